@@ -1,0 +1,1 @@
+"""The ``ssl-launch`` command: start runs on this machine or a cluster; imports nothing of training."""

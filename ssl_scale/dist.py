@@ -1,0 +1,125 @@
+"""Collectives, with gradients where a loss needs them: the only file that names torch.distributed.
+
+The engine averages gradients over ranks. `gather` sums, in its backward pass, what every rank
+sends to a slice; so a loss summed over local rows against gathered columns, and a loss computed
+alike on every rank from gathered tensors, both train exactly like one process with the whole batch.
+Without a process group every function is the identity for one rank.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+from torch import Tensor
+from torch.autograd import Function
+
+
+def is_distributed() -> bool:
+    """Whether a process group exists."""
+    return torch_dist.is_available() and torch_dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's place among the data ranks."""
+    return torch_dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """How many data ranks share the global batch."""
+    return torch_dist.get_world_size() if is_distributed() else 1
+
+
+def _device() -> torch.device:
+    """Where the backend wants small tensors of our own."""
+    return torch.device("cuda" if torch_dist.get_backend() == "nccl" else "cpu")
+
+
+class _Gather(Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes = sizes
+        widest = max(sizes)
+        padded = local.new_zeros(widest, *local.shape[1:])
+        padded[: local.shape[0]] = local
+        parts = [torch.empty_like(padded) for _ in sizes]
+        torch_dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].contiguous()
+        torch_dist.all_reduce(total)
+        start = sum(ctx.sizes[: rank()])
+        return total[start : start + ctx.sizes[rank()]], None
+
+
+def gather(local: Tensor) -> Tensor:
+    """Concatenate the ranks' tensors along the first dimension, in rank order, with gradient.
+
+    Ranks may bring different numbers of rows, also none.
+    """
+    if world_size() == 1:
+        return local
+    counts = [torch.zeros(1, dtype=torch.int64, device=local.device) for _ in range(world_size())]
+    torch_dist.all_gather(counts, counts[0].new_tensor([local.shape[0]]))
+    sizes = [int(count) for count in counts]
+    if max(sizes) == 0:
+        return local
+    if local.is_floating_point():
+        return _Gather.apply(local.contiguous(), sizes)  # type: ignore[no-any-return,no-untyped-call]
+    is_bool = local.dtype == torch.bool
+    whole = local.to(torch.uint8) if is_bool else local
+    gathered: Tensor = _Gather.apply(whole.contiguous(), sizes)  # type: ignore[no-untyped-call]
+    return gathered.bool() if is_bool else gathered
+
+
+class _Reduce(Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.clone()
+        torch_dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        torch_dist.all_reduce(total)
+        return total
+
+
+def reduce(local: Tensor) -> Tensor:
+    """Sum over ranks, with gradient."""
+    if world_size() == 1:
+        return local
+    return _Reduce.apply(local.contiguous())  # type: ignore[no-any-return,no-untyped-call]
+
+
+def reduce_max(local: Tensor) -> Tensor:
+    """Maximum over ranks, without gradient."""
+    if world_size() == 1:
+        return local
+    largest = local.detach().clone()
+    torch_dist.all_reduce(largest, op=torch_dist.ReduceOp.MAX)
+    return largest
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's value, on every rank. Only values of our own making: they travel pickled."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    torch_dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any rank."""
+    if world_size() == 1:
+        return flag
+    return bool(reduce_max(torch.tensor([int(flag)], device=_device())).item())
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if world_size() > 1:
+        torch_dist.barrier()

@@ -1,0 +1,1 @@
+"""Projectors, predictors, decoders and prediction heads: tensors in, tensors out."""

@@ -1,0 +1,1 @@
+"""Mask samplers: which tokens of a view are hidden."""

@@ -1,0 +1,1 @@
+"""Layers: attention, blocks, positions, patching. Nothing here knows of views, losses or recipes."""

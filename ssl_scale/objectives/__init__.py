@@ -1,0 +1,1 @@
+"""Losses, one a file, supervised ones included. No collectives, no encoders, no recipes."""

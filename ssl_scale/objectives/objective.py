@@ -1,0 +1,39 @@
+"""What every loss is: a module that pulls from the `Step` and sums over its own items."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ssl_scale.part import Part
+from ssl_scale.types import Loss, Step
+
+
+class Objective(nn.Module, Part, ABC):
+    """One loss with its heads.
+
+    An objective knows encoders, views and masks by name only, owns no parameter directly (heads
+    and temperatures are modules of their own, that take and return tensors) and never touches
+    torch.distributed.
+
+    Attributes:
+        pairs: whether the loss compares samples of the global batch with each other. Such losses
+            change meaning when the batch is cut into micro-batches, so they refuse accumulation.
+        taught: names of own heads of which teachers keep a copy, for ``step.apply(name, by=...)``.
+        reads: encoder name -> intermediates that `Features.kept` must hold.
+    """
+
+    pairs: ClassVar[bool] = False
+    taught: tuple[str, ...] = ()
+    reads: Mapping[str, tuple[str, ...]] = {}
+
+    @abstractmethod
+    def count(self, step: Step) -> Tensor:
+        """The denominator: how many items (samples, tokens, masked cells) this rank's micro-batch
+        holds. A scalar, known before any student forward.
+        """
+
+    @abstractmethod
+    def forward(self, step: Step) -> Loss:
+        """The loss summed over this rank's items."""

@@ -1,0 +1,1 @@
+"""Measurements of frozen features: k-NN, linear, zero-shot, retrieval, rank."""

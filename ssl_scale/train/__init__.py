@@ -1,0 +1,1 @@
+"""Lightning and DeepSpeed around a system: strategy, checkpoints, records, callbacks, programs."""

@@ -1,0 +1,1 @@
+"""What happens beside the step: records, checkpoints, progress, online probes."""
