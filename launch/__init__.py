@@ -1,1 +1,1 @@
-"""The ``ssl-launch`` command: start runs on this machine or a cluster; imports nothing of training."""
+"""The ``ssl-launch`` command: starts runs on this machine; imports nothing of training."""

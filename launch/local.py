@@ -1,0 +1,152 @@
+"""Run ssl-scale fit as several processes on this machine.
+
+All of them succeed or all of them end: if one fails, the others are stopped and its error is shown.
+Rank 0 writes to the terminal, every rank to RUN_FOLDER/logs/rank-N.log. Ctrl-C and SIGTERM are
+passed on, so that the run can save; a second one kills. Arguments after RECIPE that are not listed
+here go to ssl-scale fit as they are.
+"""
+
+import argparse
+import contextlib
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssl_scale.errors import SslScaleError
+
+from .gpus import choose_gpus, visible_gpus
+from .processes import USER_ERRORS, rank_environment, run_processes
+
+PASSES_ON_AFTER = "recipe"
+EXAMPLES = """examples:
+  ssl-launch local demo
+  ssl-launch local --processes 2 vision/simclr --data images=/data/cc12m --set train.steps=1000
+  ssl-launch local --gpus 0,2 mine.yaml --run-folder runs/first --max-steps 10
+  ssl-launch local --processes 2 demo --dry-run
+"""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What is to be started.
+
+    Args:
+        command: program and arguments of every rank.
+        processes: how many ranks.
+        run_folder: where the run keeps its files.
+        environment: what is set beyond our own environment, without the rank's place.
+    """
+
+    command: tuple[str, ...]
+    processes: int
+    run_folder: Path
+    environment: Mapping[str, str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name or file")
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="ranks to start; default: one a GPU, or 1"
+    )
+    parser.add_argument(
+        "--gpus",
+        metavar="N|A,B,..",
+        help="use so many GPUs, or these; 0 runs on the CPU; default: all that are visible",
+    )
+    parser.add_argument("--name", help="name of the run; default: the recipe's")
+    parser.add_argument("--run-folder", type=Path, metavar="F", help="default: runs/NAME")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="NAME=PATH", help="bind a data set"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="A.B=V", help="override the recipe"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print environment and command of each rank"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Start the run and wait for it; returns the exit code."""
+    launch = prepare(arguments, os.environ)
+    if arguments.dry_run:
+        for rank in range(launch.processes):
+            place = rank_environment(rank, launch.processes, "<a free port>")
+            settings = {**launch.environment, **place}
+            shown = " ".join(f"{key}={shlex.quote(value)}" for key, value in settings.items())
+            print(f"{shown} {shlex.join(launch.command)}")
+        return 0
+    logs = launch.run_folder / "logs"
+    is_new = not launch.run_folder.exists()
+    environment = {**os.environ, **launch.environment}
+    code = run_processes(launch.command, launch.processes, logs=logs, environment=environment)
+    if code in USER_ERRORS and is_new:
+        _remove_logs(launch, logs)
+    return code
+
+
+def prepare(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Launch:
+    """Work out what to start.
+
+    Args:
+        arguments: the parsed command line.
+        environment: the variables that we run under.
+    """
+    name = arguments.name if arguments.name is not None else Path(arguments.recipe).stem
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise SslScaleError(f"--name must be the name of one folder, but is {name!r}")
+    run_folder: Path = arguments.run_folder or Path("runs") / name
+
+    gpus = choose_gpus(arguments.gpus, visible_gpus(environment))
+    processes = arguments.processes if arguments.processes is not None else max(1, len(gpus))
+    if processes < 1:
+        raise SslScaleError(f"--processes must be at least 1, but is {processes}")
+    if gpus and processes > len(gpus):
+        raise SslScaleError(
+            f"--processes must be at most {len(gpus)}, the GPUs of this run, but is {processes} "
+            "(--gpus 0 runs on the CPU)"
+        )
+
+    settings: dict[str, str] = {}
+    if arguments.gpus is not None:
+        settings["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    if "OMP_NUM_THREADS" not in environment:
+        cores = len(os.sched_getaffinity(0))
+        settings["OMP_NUM_THREADS"] = str(max(1, cores // processes))
+    if "GLOO_SOCKET_IFNAME" not in environment:
+        settings["GLOO_SOCKET_IFNAME"] = "lo"
+
+    command = [_ssl_scale(), "fit", arguments.recipe, f"--run-folder={run_folder}"]
+    if arguments.name is not None:
+        command.append(f"--name={name}")
+    command += [f"--data={binding}" for binding in arguments.data]
+    command += [f"--set={override}" for override in arguments.set]
+    if arguments.debug:
+        command.append("--debug")
+    return Launch((*command, *arguments.others), processes, run_folder, settings)
+
+
+def _ssl_scale() -> str:
+    """The ``ssl-scale`` command of this installation, else the one on the path."""
+    beside = Path(sys.executable).with_name("ssl-scale")
+    found = str(beside) if beside.exists() else shutil.which("ssl-scale")
+    if found is None:
+        raise SslScaleError(
+            f"the command ssl-scale must be beside {sys.executable} or on the path, but is not: "
+            "install the package (pip install -e .)"
+        )
+    return found
+
+
+def _remove_logs(launch: Launch, logs: Path) -> None:
+    """A mistyped recipe leaves nothing behind; a folder that holds anything else stays."""
+    for rank in range(launch.processes):
+        (logs / f"rank-{rank}.log").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        logs.rmdir()
+        launch.run_folder.rmdir()
