@@ -6,6 +6,8 @@ alike on every rank from gathered tensors, both train exactly like one process w
 Without a process group every function is the identity for one rank.
 """
 
+import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,6 +19,35 @@ from torch.autograd import Function
 def is_distributed() -> bool:
     """Whether a process group exists."""
     return torch_dist.is_available() and torch_dist.is_initialized()
+
+
+def start(backend: str, rank: int, world_size: int, timeout_s: float = 1800.0) -> None:
+    """Join the process group.
+
+    The launcher names the meeting point: ``SSL_SCALE_RENDEZVOUS`` is a file's URL on one host (so
+    nothing listens beyond loopback); otherwise ``MASTER_ADDR`` and ``MASTER_PORT`` are used.
+
+    Args:
+        backend: ``nccl`` or ``gloo``.
+        rank: this process.
+        world_size: all processes.
+        timeout_s: how long a collective may wait.
+    """
+    if is_distributed():
+        return
+    torch_dist.init_process_group(
+        backend,
+        init_method=os.environ.get("SSL_SCALE_RENDEZVOUS", "env://"),
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=timeout_s),
+    )
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if is_distributed():
+        torch_dist.destroy_process_group()
 
 
 def rank() -> int:
@@ -71,6 +102,16 @@ def gather(local: Tensor) -> Tensor:
     whole = local.to(torch.uint8) if is_bool else local
     gathered: Tensor = _Gather.apply(whole.contiguous(), sizes)  # type: ignore[no-untyped-call]
     return gathered.bool() if is_bool else gathered
+
+
+def offset(rows: int, device: torch.device) -> int:
+    """How many rows lower ranks bring, where this rank brings `rows`."""
+    if world_size() == 1:
+        return 0
+    mine = torch.tensor([rows], device=device)
+    counts = [torch.zeros_like(mine) for _ in range(world_size())]
+    torch_dist.all_gather(counts, mine)
+    return sum(int(count) for count in counts[: rank()])
 
 
 class _Reduce(Function):

@@ -1,0 +1,65 @@
+"""This rank's piece of a parameter, partitioned by DeepSpeed ZeRO-3 or whole.
+
+ZeRO-3 cuts each parameter, flattened, into equal pieces (the last ones padded) and keeps this
+rank's in ``ds_tensor``; ``data`` is empty outside forward and backward. Small parameters stay whole
+("persistent"), and a write to their ``ds_tensor`` is not seen until they are partitioned and
+gathered again. Nothing here imports DeepSpeed: the attributes are on the parameter or they are not.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A piece of a flattened tensor: elements ``start .. start + numel``."""
+
+    start: int
+    numel: int
+
+
+def is_partitioned(parameter: nn.Parameter) -> bool:
+    """Whether ZeRO-3 holds this parameter in pieces."""
+    return hasattr(parameter, "ds_tensor")
+
+
+def full_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """The parameter's shape, whole."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def full_numel(parameter: nn.Parameter) -> int:
+    """How many numbers the whole parameter holds."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def local_values(parameter: nn.Parameter) -> Tensor:
+    """This rank's piece, flat, writable; under ZeRO-3 with its padding."""
+    if is_partitioned(parameter):
+        piece: Tensor = parameter.ds_tensor.data.view(-1)
+        return piece
+    return parameter.data.view(-1)
+
+
+def local_slice(parameter: nn.Parameter, rank: int) -> Slice:
+    """Which elements of the whole `local_values` starts with; padding is left out."""
+    if not is_partitioned(parameter):
+        return Slice(0, parameter.numel())
+    width = parameter.ds_tensor.numel()
+    start = min(rank * width, full_numel(parameter))
+    return Slice(start, min(width, full_numel(parameter) - start))
+
+
+@torch.no_grad()
+def refresh_persistent(parameters: Iterable[nn.Parameter]) -> None:
+    """Make writes to the pieces of persistent parameters visible to forward passes.
+
+    A collective: every rank calls it for the same parameters.
+    """
+    whole = [p for p in parameters if is_partitioned(p) and getattr(p, "ds_persist", False)]
+    if whole:
+        whole[0].partition(param_list=whole, has_been_updated=False)  # type: ignore[attr-defined]
+        whole[0].all_gather(whole)  # type: ignore[attr-defined]

@@ -1,0 +1,86 @@
+"""What every teacher is: a second copy of some parts, that trains by other means than gradients.
+
+A teacher mirrors the names of what it copies (``encoders.image``, ``objectives.byol.projector``),
+so a parameter's path below the teacher is its path below the system. Copies are built a second time
+rather than deep-copied: under ZeRO-3 a built part is already partitioned.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from ssl_scale.part import Part
+from ssl_scale.sharding import local_values, refresh_persistent
+
+Master = Callable[[nn.Parameter], Tensor]
+
+
+class Teacher(nn.Module, Part, ABC):
+    """Copies of parts; always in evaluation mode, never with gradients."""
+
+    def adopt(self, builders: Mapping[str, Callable[[], nn.Module]]) -> None:
+        """Build a copy of each named part, without gradients."""
+        for path, build in builders.items():
+            *rooms, name = path.split(".")
+            room: nn.Module = self
+            for word in rooms:
+                if not hasattr(room, word):
+                    room.add_module(word, nn.ModuleDict())
+                room = getattr(room, word)
+            room.add_module(name, build())
+        self.requires_grad_(False)
+        self.train(False)
+
+    def part(self, path: str) -> nn.Module:
+        """The copy of a part.
+
+        Raises:
+            KeyError: this teacher does not mirror it.
+        """
+        try:
+            return self.get_submodule(path)
+        except AttributeError:
+            mirrored = sorted(name for name, _ in self.named_children())
+            raise KeyError(f"the teacher holds no copy of {path!r}, only {mirrored}") from None
+
+    def train(self, mode: bool = True) -> Self:
+        """Teachers stay in evaluation mode, whatever the rest of the module does."""
+        return super().train(False)
+
+    def pairs(self, system: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Parameter]]:
+        """(name, teacher's parameter, student's parameter), in a fixed order."""
+        students = dict(system.named_parameters())
+        for name, parameter in self.named_parameters():
+            yield name, parameter, students[name]
+
+    def copy_buffers(self, system: nn.Module) -> None:
+        """Take over the student's buffers (batch statistics)."""
+        students = dict(system.named_buffers())
+        for name, buffer in self.named_buffers():
+            buffer.copy_(students[name])
+
+    def copy_student(self, system: nn.Module) -> None:
+        """Start from the student's values, shard by shard."""
+        for _, mine, theirs in self.pairs(system):
+            local_values(mine).copy_(local_values(theirs))
+        refresh_persistent(self.parameters())
+        self.copy_buffers(system)
+
+    @abstractmethod
+    def start(self, system: nn.Module, master: Master) -> None:
+        """Called once, when the sharded optimizer exists; `master` gives a student parameter's
+        local fp32 values.
+        """
+
+    @abstractmethod
+    def update(self, system: nn.Module, master: Master, progress: float) -> dict[str, float]:
+        """Called after every optimizer step; returns figures to log."""
+
+    def fp32_shards(self) -> dict[str, Tensor]:
+        """Parameter name -> this rank's fp32 values, where the parameter itself is coarser."""
+        return {}
+
+    def load_fp32_shards(self, shards: Mapping[str, Any]) -> None:
+        """Take over what `fp32_shards` gave."""

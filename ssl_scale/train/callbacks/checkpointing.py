@@ -1,0 +1,148 @@
+"""Saves checkpoints while training goes on, and brings a run back from one."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from ssl_scale import dist
+from ssl_scale.errors import CheckpointError
+from ssl_scale.train.checkpoint import layout
+from ssl_scale.train.checkpoint.contents import capture, restore
+from ssl_scale.train.checkpoint.reader import Reader
+from ssl_scale.train.checkpoint.writer import Writer
+from ssl_scale.train.module import PretrainingModule
+
+
+def choose(checkpoints: Path, fingerprint: str) -> Reader | None:
+    """The newest checkpoint that every rank can read whole; None if there is none.
+
+    Rank 0 chooses, every rank verifies, and a failure on any rank makes all fall back together.
+
+    Raises:
+        CheckpointError: the newest one belongs to another recipe.
+    """
+    named = dist.broadcast_object([path.name for path, _ in layout.valid(checkpoints)])
+    for name in named:
+        reader, failure = _open(checkpoints / name)
+        if dist.any_rank(failure is not None):
+            continue
+        assert reader is not None
+        found = reader.state["fingerprint"]
+        if found != fingerprint:
+            raise CheckpointError(
+                f"{checkpoints / name}: must be a checkpoint of this recipe (fingerprint "
+                f"{fingerprint}), but is of another ({found}); give the run another --name, or "
+                "--no-resume to start over"
+            )
+        return reader
+    return None
+
+
+def _open(folder: Path) -> tuple[Reader | None, CheckpointError | None]:
+    try:
+        reader = Reader(folder)
+        reader.verify()
+    except CheckpointError as failure:
+        return None, failure
+    return reader, None
+
+
+class Checkpointing(pl.Callback):
+    """Writes a checkpoint every `every` steps, at the end, and when the run is asked to stop.
+
+    Args:
+        writer: where to.
+        every: optimizer steps between checkpoints.
+        state: counters and descriptions to save beside the tensors, asked for at each save.
+        source: the checkpoint to continue from.
+    """
+
+    def __init__(
+        self, writer: Writer, every: int, state: "StateSource", source: Reader | None
+    ) -> None:
+        self.writer = writer
+        self.every = every
+        self.state = state
+        self.source = source
+        self.saved_at = -1
+        self.seconds = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the checkpoint's values, once the engine has made its buffers."""
+        assert isinstance(pl_module, PretrainingModule)
+        if self.source is None:
+            return
+        shards = restore(pl_module.sharded, self.source)
+        for name, teacher in pl_module.system.teachers.items():
+            teacher.load_fp32_shards(_below(shards, f"teachers.{name}."))
+        self.saved_at = pl_module.progress.done
+        self.source = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Save if it is time, or if the ranks agreed to stop."""
+        assert isinstance(pl_module, PretrainingModule)
+        progress = pl_module.progress
+        if progress.stopping:
+            trainer.should_stop = True
+        if progress.done % self.every == 0 or progress.stopping:
+            self.save(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what the last interval left."""
+        assert isinstance(pl_module, PretrainingModule)
+        self.save(pl_module)
+        self._finish()
+
+    def save(self, module: PretrainingModule) -> None:
+        """Copy this rank's state and hand it to the writer."""
+        if self.saved_at == module.progress.done:
+            return
+        began = time.monotonic()
+        self._finish()
+        shards = {
+            f"teachers.{name}.{key}": values
+            for name, teacher in module.system.teachers.items()
+            for key, values in teacher.fp32_shards().items()
+        }
+        contents = capture(module.sharded, shards)
+        self.saved_at = module.progress.done
+        self.writer.save(module.progress.done, contents, self.state())
+        self.seconds = time.monotonic() - began
+
+    def _finish(self) -> None:
+        failure = self.writer.join()
+        if failure is not None:
+            pl.utilities.rank_zero_warn(
+                f"a checkpoint could not be written: {failure}; training goes on"
+            )
+
+
+class StateSource:
+    """Gives the state that a checkpoint's COMMIT carries.
+
+    Args:
+        fixed: what does not change during a run.
+        module: whose counters to take.
+    """
+
+    def __init__(self, fixed: dict[str, Any], module: PretrainingModule) -> None:
+        self.fixed = fixed
+        self.module = module
+
+    def __call__(self) -> dict[str, Any]:
+        """The state as of now."""
+        progress = self.module.progress
+        return self.fixed | {"done": progress.done, "total": progress.total}
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

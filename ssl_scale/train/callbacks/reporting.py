@@ -1,0 +1,116 @@
+"""What people and files see of a run: the progress bar and the lines of metrics.jsonl."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from tqdm import tqdm
+
+from ssl_scale import dist
+from ssl_scale.train.module import PretrainingModule
+from ssl_scale.train.records import Kind, Records
+
+
+class Reporting(pl.Callback):
+    """Writes figures every few steps and draws the progress bar on rank 0.
+
+    Args:
+        records: the run's metrics.
+        every: optimizer steps between lines.
+        label: the bar's name.
+    """
+
+    def __init__(self, records: Records, every: int, label: str) -> None:
+        self.records = records
+        self.every = every
+        self.label = label
+        self.bar: tqdm[Any] | None = None
+        self.samples = 0
+        self.sources: dict[str, int] = {}
+        self.since = time.monotonic()
+        self.waited_s = 0.0
+        self._batch_ended = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show where the run starts."""
+        assert isinstance(pl_module, PretrainingModule)
+        self.since = self._batch_ended = time.monotonic()
+        if dist.rank() == 0:
+            terminal = sys.stderr.isatty()
+            self.bar = tqdm(
+                total=pl_module.progress.total,
+                initial=pl_module.progress.done,
+                desc=self.label,
+                unit="step",
+                mininterval=0.2 if terminal else 10.0,
+                ascii=None if terminal else True,
+                dynamic_ncols=terminal,
+            )
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Note how long the step waited for data."""
+        self.waited_s += time.monotonic() - self._batch_ended
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Count, and every few steps write a line."""
+        assert isinstance(pl_module, PretrainingModule)
+        report, progress = pl_module.report, pl_module.progress
+        self.samples += report.samples * dist.world_size()
+        for answers in report.answers:
+            name = answers.batch.source
+            drawn = len(answers.batch) * dist.world_size()
+            self.sources[name] = self.sources.get(name, 0) + drawn
+        if self.bar is not None:
+            self.bar.update(1)
+        if progress.done % self.every == 0 or progress.done == progress.total:
+            self._write(pl_module)
+        self._batch_ended = time.monotonic()
+
+    def write(self, kind: Kind, step: int, figures: Mapping[str, float]) -> None:
+        """Write figures of another kind than training's."""
+        self.records.write(kind, step, figures)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar before the error is printed."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _write(self, module: PretrainingModule) -> None:
+        now = time.monotonic()
+        elapsed = max(now - self.since, 1e-9)
+        means = module.tally.read()
+        terms = module.system.terms
+        fraction = module.progress.fraction
+        total = sum(
+            terms[name.removeprefix("loss/")].weight(fraction) * value
+            for name, value in means.items()
+            if name.startswith("loss/")
+        )
+        waiting = self.waited_s / elapsed
+        figures: dict[str, float] = {
+            "loss": total,
+            **means,
+            **module.report.figures,
+            "samples_per_s": self.samples / elapsed,
+            "data_wait_share": waiting,
+            **{f"samples/{name}": float(count) for name, count in sorted(self.sources.items())},
+        }
+        self.records.write("train", module.progress.done, figures)
+        if self.bar is not None:
+            slow = " waiting for data" if waiting > 0.3 else ""
+            self.bar.set_postfix_str(
+                f"loss {total:.3f}, {self.samples / elapsed:.0f} samples/s{slow}", refresh=False
+            )
+        self.samples, self.waited_s, self.since = 0, 0.0, now
+        self.sources = {}

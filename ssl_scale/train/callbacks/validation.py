@@ -1,0 +1,67 @@
+"""Losses and metrics on held-out sources, every so many steps."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from ssl_scale import dist
+from ssl_scale.train.callbacks.reporting import Reporting
+from ssl_scale.train.module import PretrainingModule
+from ssl_scale.train.tally import Tally
+from ssl_scale.types import Batch
+
+
+class Validation(pl.Callback):
+    """Runs every validation source once, all samples exactly once over the ranks.
+
+    Args:
+        sources: name -> makes the finite stream of this rank's batches; equally many on each rank.
+        every: optimizer steps between passes; 0 means only at the end.
+        reporting: where figures go.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Callable[[], Iterable[Batch]]],
+        every: int,
+        reporting: Reporting,
+    ) -> None:
+        self.sources = sources
+        self.every = every
+        self.reporting = reporting
+        self.latest: dict[str, float] = {}
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Validate if it is time."""
+        assert isinstance(pl_module, PretrainingModule)
+        done = pl_module.progress.done
+        last = done == pl_module.progress.total
+        if self.sources and (last or (self.every and done % self.every == 0)):
+            figures = pl_module.engine(self._measure, pl_module)
+            self.latest = figures
+            self.reporting.write("validation", done, figures)
+
+    @torch.no_grad()
+    def _measure(self, module: PretrainingModule) -> dict[str, float]:
+        module.eval()
+        figures: dict[str, float] = {}
+        for name, stream in self.sources.items():
+            tally = Tally()
+            for batch in stream():
+                answers = module.system.answers(
+                    batch.to(module.device),
+                    index=module.progress.done,
+                    progress=module.progress.fraction,
+                    seed=module.recipe.train.seed,
+                )
+                local = module.system.counts(answers)
+                packed = dist.reduce(torch.stack(list(local.values())))
+                tally.add(module.system.losses(answers))
+                tally.step(dict(zip(local, packed, strict=True)))
+            figures |= {f"{name}/{figure}": value for figure, value in tally.read().items()}
+        module.train()
+        return figures

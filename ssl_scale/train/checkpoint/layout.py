@@ -1,0 +1,138 @@
+"""What a checkpoint is on disk, and which folders are one.
+
+``step-000012000/`` holds, for each rank, ``part-00000.safetensors`` and ``part-00000.json`` (what
+is in it, its size and checksum), and ``COMMIT``, written last. It is made under another name
+(``.tmp-<attempt>``) and renamed, so a folder without a valid ``COMMIT`` is never a checkpoint: it
+is reported and passed over.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from ssl_scale.errors import CheckpointError
+
+COMMIT = "COMMIT"
+VERSION = 1
+_NAME = re.compile(r"step-(\d{9})")
+
+
+def folder_name(step: int) -> str:
+    """Name of the checkpoint taken after `step` optimizer steps."""
+    return f"step-{step:09d}"
+
+
+def part_name(rank: int) -> str:
+    """Stem of the files of one rank."""
+    return f"part-{rank:05d}"
+
+
+def checksum(path: Path) -> str:
+    """XXH3-128 of a file's bytes."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a small file so that its bytes are on disk when this returns."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_commit(folder: Path) -> dict[str, Any]:
+    """The checkpoint's ``COMMIT``, after checking that every file it names is there and whole.
+
+    Sizes are compared here; bytes are verified by whoever reads them.
+
+    Raises:
+        CheckpointError: the folder is not a valid checkpoint.
+    """
+    try:
+        commit: dict[str, Any] = json.loads((folder / COMMIT).read_bytes())
+        for name, sizes in commit["files"].items():
+            size = (folder / name).stat().st_size
+            if size != sizes["bytes"]:
+                raise CheckpointError(
+                    f"{folder / name}: must hold {sizes['bytes']} bytes, but holds {size}"
+                )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: not a checkpoint ({error})") from error
+    if commit["version"] != VERSION:
+        raise CheckpointError(
+            f"{folder}: version must be {VERSION}, but is {commit['version']}"
+        )
+    return commit
+
+
+def step_of(folder: Path) -> int | None:
+    """The step that a folder's name tells; None if it is not named like a checkpoint."""
+    match = _NAME.fullmatch(folder.name)
+    return int(match[1]) if match else None
+
+
+def candidates(checkpoints: Path) -> Iterator[Path]:
+    """Folders named like checkpoints, newest first."""
+    if not checkpoints.is_dir():
+        return
+    named = [(step, path) for path in checkpoints.iterdir() if (step := step_of(path)) is not None]
+    yield from (path for _, path in sorted(named, reverse=True))
+
+
+def valid(checkpoints: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Checkpoints with their ``COMMIT``, newest first; broken ones are passed over."""
+    for folder in candidates(checkpoints):
+        try:
+            yield folder, read_commit(folder)
+        except CheckpointError:
+            continue
+
+
+def broken(checkpoints: Path) -> list[str]:
+    """Why each folder that is named like a checkpoint, but is not one, is passed over."""
+    reasons = []
+    for folder in candidates(checkpoints):
+        try:
+            read_commit(folder)
+        except CheckpointError as error:
+            reasons.append(str(error))
+    return reasons
+
+
+def retain(checkpoints: Path, keep_last: int, keep_every: int = 0, keep: tuple[int, ...] = ()) -> None:
+    """Delete old checkpoints, and leftovers of attempts that died; the newest always stays.
+
+    A folder is renamed before it is deleted, so a kill leaves trash, never half a checkpoint.
+
+    Args:
+        checkpoints: the folder that holds them.
+        keep_last: how many of the newest stay.
+        keep_every: checkpoints at multiples of this step stay too; 0 means none.
+        keep: steps that stay in any case.
+    """
+    for number, (folder, commit) in enumerate(valid(checkpoints)):
+        step = commit["step"]
+        periodic = keep_every > 0 and step % keep_every == 0
+        if number >= max(keep_last, 1) and not periodic and step not in keep:
+            folder.rename(checkpoints / f".trash-{folder.name}")
+    for leftover in checkpoints.glob(".trash-*"):
+        shutil.rmtree(leftover, ignore_errors=True)

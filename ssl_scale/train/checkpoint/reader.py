@@ -1,0 +1,126 @@
+"""Reading any slice of any tensor of a checkpoint, whatever world size wrote it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ssl_scale.errors import CheckpointError
+from ssl_scale.train.checkpoint import layout
+
+
+class Reader:
+    """An open checkpoint. Each file's checksum is verified before its first byte is used.
+
+    Args:
+        folder: a checkpoint.
+
+    Raises:
+        CheckpointError: the folder is not a valid checkpoint.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.commit = layout.read_commit(folder)
+        self.state: dict[str, Any] = self.commit["state"]
+        self._files: dict[str, Any] = {}
+        self._pieces: dict[str, list[tuple[int, str]]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._counters: dict[str, float] = {}
+        self._kinds: dict[str, list[str]] = {}
+        for rank in range(self.commit["world_size"]):
+            page = json.loads(self._verified(f"{layout.part_name(rank)}.json").read_bytes())
+            self._counters.update(page["counters"])
+            for key, place in page["tensors"].items():
+                self._pieces.setdefault(key, []).append((place["start"], page["file"]))
+                self._shapes[key] = tuple(place["shape"])
+        for key in self._pieces:
+            kind, name = key.split("/", 1)
+            self._kinds.setdefault(name, []).append(kind)
+        for pieces in self._pieces.values():
+            pieces.sort()
+
+    def names(self, kind: str) -> Iterator[str]:
+        """Names of the tensors of a kind."""
+        return (key.split("/", 1)[1] for key in self._pieces if key.startswith(f"{kind}/"))
+
+    def kinds(self, name: str) -> list[str]:
+        """Which kinds of values a parameter has."""
+        return self._kinds.get(name, [])
+
+    def counter(self, name: str) -> float | None:
+        """The optimizer's step counter of a parameter."""
+        return self._counters.get(name)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """The whole tensor's shape."""
+        if key not in self._shapes:
+            raise CheckpointError(
+                f"{self.folder}: must hold {key!r}, but does not; it belongs to another recipe"
+            )
+        return self._shapes[key]
+
+    def read(self, key: str, start: int, numel: int) -> Tensor:
+        """Elements ``start .. start + numel`` of the flattened tensor.
+
+        Raises:
+            CheckpointError: the checkpoint lacks the tensor or some of it, or a file is damaged.
+        """
+        self.shape(key)
+        found: list[Tensor] = []
+        at, end = start, start + numel
+        for begin, file in self._pieces[key]:
+            if at >= end:
+                break
+            stored = self._open(file).get_slice(key)
+            length = stored.get_shape()[0]
+            if begin <= at < begin + length:
+                stop = min(end, begin + length)
+                found.append(stored[at - begin : stop - begin])
+                at = stop
+        if at < end:
+            raise CheckpointError(f"{self.folder}: elements {at}..{end} of {key!r} are missing")
+        return torch.cat(found) if len(found) != 1 else found[0]
+
+    def read_whole(self, key: str) -> Tensor:
+        """The whole tensor, in its shape."""
+        shape = self.shape(key)
+        numel = 1
+        for size in shape:
+            numel *= size
+        return self.read(key, 0, numel).view(shape)
+
+    def verify(self) -> None:
+        """Check the bytes of every file.
+
+        Raises:
+            CheckpointError: some file is damaged.
+        """
+        for name in self.commit["files"]:
+            self._verified(name)
+
+    def _open(self, file: str) -> Any:
+        if file not in self._files:
+            self._files[file] = safe_open(self._verified(file), framework="pt")
+        return self._files[file]
+
+    def _verified(self, name: str) -> Path:
+        path = self.folder / name
+        found = layout.checksum(path)
+        if found != self.commit["files"][name]["xxh3"]:
+            raise CheckpointError(f"{path}: the bytes on disk are not those that were written")
+        return path
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All parameters, whole and in fp32, and buffers, by name: what evaluation needs."""
+    reader = Reader(folder)
+    return {
+        name: reader.read_whole(f"{kind}/{name}")
+        for kind in ("master", "value", "buffer")
+        for name in reader.names(kind)
+    }

@@ -1,0 +1,161 @@
+"""Writing: every rank its own part, in the background; rank 0 commits when all parts are there.
+
+No collective runs in the background: it would mix with those of the main thread. Rank 0's writer
+waits for the other parts by looking at the folder.
+"""
+
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ssl_scale.errors import CheckpointError
+from ssl_scale.train.checkpoint import layout
+from ssl_scale.train.checkpoint.contents import Contents
+
+
+class Writer:
+    """Saves checkpoints of a run, one at a time.
+
+    Args:
+        checkpoints: the folder that holds them.
+        rank: this process.
+        world_size: all processes.
+        attempt: how often the run was started; keeps the leftovers of different attempts apart.
+        keep_last: how many of the newest stay.
+        keep_every: checkpoints at multiples of this step stay too; 0 means none.
+        patience_s: how long rank 0 waits for the others' parts.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Path,
+        rank: int,
+        world_size: int,
+        attempt: int,
+        keep_last: int = 2,
+        keep_every: int = 0,
+        patience_s: float = 1800.0,
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.rank = rank
+        self.world_size = world_size
+        self.attempt = attempt
+        self.keep_last = keep_last
+        self.keep_every = keep_every
+        self.patience_s = patience_s
+        self.pinned: tuple[int, ...] = ()
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+
+    def save(self, step: int, part: Contents, state: dict[str, Any]) -> None:
+        """Begin to save; an earlier save is finished first.
+
+        Args:
+            step: optimizer steps done.
+            part: this rank's slices, already copied to host memory.
+            state: counters and descriptions; rank 0's is kept.
+        """
+        self.join()
+        self._thread = threading.Thread(target=self._write_guarded, args=(step, part, state))
+        self._thread.start()
+
+    def join(self) -> str | None:
+        """Wait for the save under way; the reason, if it failed (the run goes on)."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        failure, self._failure = self._failure, None
+        return None if failure is None else f"{type(failure).__name__}: {failure}"
+
+    def _write_guarded(self, step: int, part: Contents, state: dict[str, Any]) -> None:
+        try:
+            self._write(step, part, state)
+        except Exception as failure:
+            self._failure = failure
+
+    def _write(self, step: int, part: Contents, state: dict[str, Any]) -> None:
+        final = self.checkpoints / layout.folder_name(step)
+        folder = self.checkpoints / f"{final.name}.tmp-{self.attempt}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_part(folder, self.rank, self.world_size, step, part)
+        if self.rank != 0:
+            return
+        parts = wait_for_parts(folder, self.world_size, self.patience_s)
+        commit(folder, final, step, parts, state)
+        for leftover in self.checkpoints.glob("step-*.tmp-*"):
+            if not leftover.name.endswith(f".tmp-{self.attempt}"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        layout.retain(self.checkpoints, self.keep_last, self.keep_every, self.pinned)
+
+
+def write_part(folder: Path, rank: int, world_size: int, step: int, part: Contents) -> None:
+    """Write one rank's tensors and then, whole, the page that describes them."""
+    stem = layout.part_name(rank)
+    data = folder / f"{stem}.safetensors"
+    tensors: dict[str, Tensor] = {key: piece.values for key, piece in part.pieces.items()}
+    save_file(tensors, data)
+    with data.open("rb+") as file:
+        os.fsync(file.fileno())
+    page = {
+        "rank": rank,
+        "world_size": world_size,
+        "step": step,
+        "file": data.name,
+        "bytes": data.stat().st_size,
+        "xxh3": layout.checksum(data),
+        "tensors": {
+            key: {"start": piece.start, "shape": list(piece.shape)}
+            for key, piece in part.pieces.items()
+        },
+        "counters": part.counters,
+    }
+    draft = folder / f".{stem}.json"
+    layout.write_durably(draft, json.dumps(page).encode())
+    draft.rename(folder / f"{stem}.json")
+    layout.sync_folder(folder)
+
+
+def wait_for_parts(folder: Path, world_size: int, patience_s: float) -> list[dict[str, Any]]:
+    """The pages of all ranks, once they are there.
+
+    Raises:
+        CheckpointError: some rank did not write its part in time.
+    """
+    paths = [folder / f"{layout.part_name(rank)}.json" for rank in range(world_size)]
+    deadline = time.monotonic() + patience_s
+    while missing := [path.name for path in paths if not path.exists()]:
+        if time.monotonic() > deadline:
+            raise CheckpointError(f"{folder}: {missing} did not appear in {patience_s:g} s")
+        time.sleep(0.01)
+    return [json.loads(path.read_bytes()) for path in paths]
+
+
+def commit(
+    folder: Path, final: Path, step: int, parts: list[dict[str, Any]], state: dict[str, Any]
+) -> None:
+    """Turn a finished folder into a checkpoint."""
+    files: dict[str, Any] = {}
+    for rank, part in enumerate(parts):
+        page = folder / f"{layout.part_name(rank)}.json"
+        files[part["file"]] = {"bytes": part["bytes"], "xxh3": part["xxh3"]}
+        files[page.name] = {"bytes": page.stat().st_size, "xxh3": layout.checksum(page)}
+    content = {
+        "version": layout.VERSION,
+        "step": step,
+        "world_size": len(parts),
+        "files": files,
+        "state": state,
+    }
+    layout.write_durably(folder / layout.COMMIT, json.dumps(content).encode())
+    layout.sync_folder(folder)
+    if final.exists():  # the same step, saved again after a resume
+        final.rename(final.parent / f".trash-{final.name}-{time.time_ns()}")
+    folder.rename(final)
+    layout.sync_folder(final.parent)

@@ -1,0 +1,121 @@
+"""The verbs of a step program: what it may do with one optimizer step's batches."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ssl_scale import dist
+from ssl_scale.errors import SslScaleError
+from ssl_scale.optim.groups import apply_schedules
+from ssl_scale.rng import combine
+from ssl_scale.system.step import Answers
+from ssl_scale.types import Batch, Loss
+
+if TYPE_CHECKING:
+    from ssl_scale.train.module import PretrainingModule
+
+
+class Ops:
+    """One optimizer step.
+
+    Args:
+        module: the module in training.
+        batches: micro-batches, each a list of one batch a source.
+        index: optimizer steps done before this one.
+        progress: fraction of training done.
+        stop: whether this rank was asked to stop; the ranks agree in `share_counts`.
+    """
+
+    def __init__(
+        self,
+        module: "PretrainingModule",
+        batches: Sequence[Sequence[Batch]],
+        index: int,
+        progress: float,
+        stop: bool = False,
+    ) -> None:
+        self.module = module
+        self.system = module.system
+        self.index = index
+        self.progress = progress
+        self.stop = stop
+        seed = module.recipe.train.seed
+        self.answers = [
+            [
+                self.system.answers(batch, index=index, progress=progress, seed=seed, micro=micro)
+                for batch in micro_batch
+            ]
+            for micro, micro_batch in enumerate(batches)
+        ]
+        self.global_counts: dict[str, Tensor] = {}
+
+    def share_counts(self) -> None:
+        """Sum every objective's denominator over micro-batches and ranks, in one collective."""
+        counts: dict[str, Tensor] = {}
+        for answers in self._all():
+            for name, count in self.system.counts(answers).items():
+                counts[name] = counts[name] + count if name in counts else count
+        if not counts:
+            sources = sorted({answers.batch.source for answers in self._all()})
+            raise SslScaleError(
+                f"step {self.index}: {sources} must feed an active objective, but at progress "
+                f"{self.progress:.3f} none of theirs is; see from/until under objectives"
+            )
+        stop = torch.tensor(float(self.stop), dtype=torch.float64, device=self.module.device)
+        packed = dist.reduce(torch.stack([*counts.values(), stop]))
+        self.global_counts = dict(zip(counts, packed[:-1], strict=True))
+        self.stop = bool(packed[-1] > 0)
+
+    def losses(self, micro: int) -> list[dict[str, Loss]]:
+        """The losses of a micro-batch, one mapping a source; chance is seeded afresh."""
+        self._seed(micro)
+        return [self.system.losses(answers) for answers in self.answers[micro]]
+
+    def value(self, losses: Sequence[Mapping[str, Loss]]) -> Tensor:
+        """Weighted losses over global denominators; averaged over ranks, the global loss."""
+        world_size = dist.world_size()
+        terms = [
+            loss.total
+            * (
+                self.system.terms[name].weight(self.progress)
+                * world_size
+                / self.global_counts[name].clamp(min=1)
+            ).to(loss.total.dtype)
+            for mapping in losses
+            for name, loss in mapping.items()
+        ]
+        return torch.stack(terms).sum()
+
+    def backward(self, value: Tensor) -> None:
+        """Add a value's gradients."""
+        self.module.engine.backward(value)
+
+    def step(self) -> None:
+        """Let the optimizer step once, with the schedules' values; absent parts as declared."""
+        optim = self.module.optim
+        apply_schedules(self.module.sharded.inner, optim, self.progress)
+        kept = self.module.absentees.keep(self.present())
+        self.module.engine.step()
+        self.module.absentees.put_back(kept)
+
+    def update_teachers(self) -> dict[str, float]:
+        """Move every teacher; returns figures to log."""
+        figures: dict[str, float] = {}
+        for name, teacher in self.system.teachers.items():
+            moved = teacher.update(self.system, self.module.sharded.master, self.progress)
+            figures.update({f"teacher/{name}/{key}": value for key, value in moved.items()})
+        return figures
+
+    def present(self) -> tuple[str, ...]:
+        """Objectives that took part in this step."""
+        return tuple(self.global_counts)
+
+    def _all(self) -> list[Answers]:
+        return [answers for micro in self.answers for answers in micro]
+
+    def _seed(self, micro: int) -> None:
+        words = torch.tensor([self.module.recipe.train.seed])
+        mixed = combine(words, self.index, micro, dist.rank())
+        torch.manual_seed(int(mixed[0]) & ((1 << 63) - 1))

@@ -1,0 +1,177 @@
+"""One picture of sharded state for every ZeRO stage: which rank holds which slice of which tensor.
+
+DeepSpeed keeps fp32 masters and optimizer moments in flat buffers, laid out differently in each
+stage. `ShardedState` finds, for every trained parameter, this rank's slice of the master and of
+each moment as a writable view. Checkpoints, roll-back and teachers are built on this picture alone.
+It reads attributes of DeepSpeed that are not documented; ``tests/train/test_sharded.py`` pins them.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_scale import dist
+from ssl_scale.sharding import (
+    Slice,
+    full_shape,
+    is_partitioned,
+    local_slice,
+    local_values,
+    refresh_persistent,
+)
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """This rank's slice of one trained parameter.
+
+    Args:
+        name: the parameter's name in the system.
+        parameter: the parameter that forward passes use.
+        place: which elements of the flattened parameter.
+        flat: the flat fp32 buffer that the optimizer steps.
+        offset: where in `flat` the slice begins.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    place: Slice
+    flat: Tensor
+    offset: int
+
+    def master(self) -> Tensor:
+        """The fp32 values, writable."""
+        return self.flat.data.view(-1).narrow(0, self.offset, self.place.numel)
+
+
+class ShardedState:
+    """Fragments of a DeepSpeed engine's trained parameters.
+
+    Args:
+        engine: the initialised engine.
+        module: whose parameters are named; names are taken relative to it.
+    """
+
+    def __init__(self, engine: Any, module: nn.Module) -> None:
+        self.engine = engine
+        self.module = module
+        self.zero = engine.optimizer
+        self.stage = int(engine.zero_optimization_stage())
+        names = {id(p): name for name, p in module.named_parameters()}
+        self.fragments = {
+            names[id(fragment.parameter)]: fragment for fragment in self._find(names)
+        }
+
+    @property
+    def inner(self) -> torch.optim.Optimizer:
+        """The torch optimizer under DeepSpeed's wrapper."""
+        return getattr(self.zero, "optimizer", self.zero)  # type: ignore[no-any-return]
+
+    def master(self, parameter: nn.Parameter) -> Tensor:
+        """Local fp32 values of a student parameter, in the shape that a teacher stores them.
+
+        Under stage 3 the slice, padding included; else the whole parameter (under stages 1 and 2
+        in bf16, where masters are scattered, the rounded values that forward passes use).
+        """
+        if is_partitioned(parameter):
+            group, offset, numel = self.zero.grad_position[self.zero.get_param_id(parameter)]
+            flat: Tensor = self.zero.fp32_partitioned_groups_flat[group]
+            return flat.data.view(-1).narrow(0, offset, numel)
+        return local_values(parameter).float()
+
+    def forget_gradients(self) -> None:
+        """Zero what the last step left behind.
+
+        ZeRO-3 writes a parameter's gradient partition when a gradient arrives and never clears it:
+        a parameter that gets none in a step would be stepped with its previous one.
+        """
+        buffer = getattr(self.zero, "grad_partitions_flat_buffer", None)
+        if buffer is not None:
+            buffer.zero_()
+
+    def moments(self, fragment: Fragment) -> dict[str, Tensor]:
+        """Moment name -> this rank's slice, writable; empty before the first step."""
+        state = self.inner.state.get(fragment.flat, {})
+        size = fragment.flat.numel()
+        return {
+            key: value.view(-1).narrow(0, fragment.offset, fragment.place.numel)
+            for key, value in state.items()
+            if isinstance(value, Tensor) and value.numel() == size and key != "step"
+        }
+
+    def counter(self, fragment: Fragment) -> float | None:
+        """The optimizer's own step counter for a fragment; None before the first step."""
+        step = self.inner.state.get(fragment.flat, {}).get("step")
+        return None if step is None else float(step)
+
+    @torch.no_grad()
+    def restore_moments(
+        self, fragment: Fragment, moments: dict[str, Tensor], counter: float | None
+    ) -> None:
+        """Write moments of a fragment, creating the optimizer's state where there is none yet."""
+        state = self.inner.state[fragment.flat]
+        if counter is not None:
+            state["step"] = torch.tensor(counter, dtype=torch.float32)
+        for key, value in moments.items():
+            if key not in state:
+                state[key] = torch.zeros_like(fragment.flat.data)
+            state[key].view(-1).narrow(0, fragment.offset, fragment.place.numel).copy_(value)
+
+    @torch.no_grad()
+    def publish_masters(self, names: Iterable[str] | None = None) -> None:
+        """Make masters visible to forward passes. Stage 3; other stages write parameters whole."""
+        chosen = self.fragments if names is None else {n: self.fragments[n] for n in names}
+        if self.stage != 3:
+            return
+        for fragment in chosen.values():
+            values = local_values(fragment.parameter)[: fragment.place.numel]
+            values.copy_(fragment.master())
+        refresh_persistent(p for p in self.module.parameters() if p.requires_grad)
+
+    def _find(self, names: dict[int, str]) -> Iterator[Fragment]:
+        if self.stage == 3:
+            yield from self._find_partitioned(names)
+        elif hasattr(self.zero, "single_partition_of_fp32_groups"):
+            yield from self._find_flattened(names)
+        else:
+            yield from self._find_whole(names)
+
+    def _find_partitioned(self, names: dict[int, str]) -> Iterator[Fragment]:
+        for group, parameters in enumerate(self.zero.fp16_groups):
+            flat = self.zero.fp32_partitioned_groups_flat[group]
+            for parameter in parameters:
+                _, offset, _ = self.zero.grad_position[self.zero.get_param_id(parameter)]
+                place = local_slice(parameter, dist.rank())
+                yield Fragment(names[id(parameter)], parameter, place, flat, offset)
+
+    def _find_flattened(self, names: dict[int, str]) -> Iterator[Fragment]:
+        for group, parameters in enumerate(self.zero.bit16_groups):
+            flat = self.zero.single_partition_of_fp32_groups[group]
+            for parameter in parameters:
+                mapping = parameter._hp_mapping
+                if mapping is None:  # another rank holds all of it
+                    yield Fragment(names[id(parameter)], parameter, Slice(0, 0), flat, 0)
+                    continue
+                address = mapping.lp_fragment_address
+                place = Slice(address.start, address.numel)
+                offset = mapping.hp_fragment_address.start
+                yield Fragment(names[id(parameter)], parameter, place, flat, offset)
+
+    def _find_whole(self, names: dict[int, str]) -> Iterator[Fragment]:
+        if not isinstance(self.zero, torch.optim.Optimizer):
+            raise TypeError(
+                f"stage 0 must keep a plain torch optimizer, but is {type(self.zero).__name__}; "
+                "use zero: 1, 2 or 3 with reduced precision"
+            )
+        for group in self.zero.param_groups:
+            for parameter in group["params"]:
+                place = Slice(0, parameter.numel())
+                yield Fragment(names[id(parameter)], parameter, place, parameter, 0)
+
+
+def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Parameter name -> its whole shape, however it is sharded."""
+    return {name: full_shape(p) for name, p in module.named_parameters()}
