@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import nn
 from torch.optim import Optimizer
 
-from ssl_scale.train.environment import LaunchEnvironment
+from ssl_scale.train.cluster import LaunchEnvironment
 
 # On CPU, DeepSpeed compiles a shared-memory all-reduce that only its inference engine calls: a
 # minute and a compiler for nothing.
