@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ssl_scale.part import Part
@@ -30,10 +32,23 @@ class Objective(nn.Module, Part, ABC):
 
     @abstractmethod
     def count(self, step: Step) -> Tensor:
-        """The denominator: how many items (samples, tokens, masked cells) this rank's micro-batch
-        holds. A scalar, known before any student forward.
+        """The denominator: this rank's items (samples, tokens, masked cells) in the micro-batch.
+
+        A scalar, known before any student forward.
         """
 
     @abstractmethod
     def forward(self, step: Step) -> Loss:
         """The loss summed over this rank's items."""
+
+
+def blank(
+    x: Float[Tensor, "*rows width"], keep: Bool[Tensor, "*rows"]
+) -> Float[Tensor, "*rows width"]:
+    """Zero the rows that are not kept, so that neither values (NaN too) nor gradients pass."""
+    return torch.where(keep[..., None], x, 0)
+
+
+def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """In at least fp32: losses are not computed in half precision."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
