@@ -110,20 +110,22 @@ class Records:
                 self._views.remove(view)
 
 
-def read_metrics(path: Path) -> list[Line]:
+def read_metrics(path: Path, with_void: bool = False) -> list[Line]:
     """The lines that count, in the order of the file; null figures become NaN.
 
     Torn lines, superseded lines and the markers that supersede them are left out.
 
     Args:
         path: a metrics.jsonl; a missing one has no lines.
+        with_void: keep superseded lines, to see what the run really spent.
     """
     lines = _parse(path)
     resumes = [line for line in lines if line.get("kind") == "superseded"]
     return [
         {name: math.nan if value is None else value for name, value in line.items()}
         for line in lines
-        if line.get("kind") != "superseded" and not any(_voids(mark, line) for mark in resumes)
+        if line.get("kind") != "superseded"
+        and (with_void or not any(_voids(mark, line) for mark in resumes))
     ]
 
 
