@@ -129,7 +129,9 @@ def _pax(path: Path, block: bytes) -> dict[str, str]:
             length = int(block.split(b" ", 1)[0])
             key, value = block[:length].split(b" ", 1)[1][:-1].split(b"=", 1)
         except (ValueError, IndexError):
-            raise DataError(f"{path}: a pax header must hold records, but is damaged; {_MEND}") from None
+            raise DataError(
+                f"{path}: a pax header must hold records, but is damaged; {_MEND}"
+            ) from None
         if key in (b"path", b"size") or key.startswith(b"GNU.sparse"):
             records[key.decode()] = _text(path, value)
         block = block[length:] if length > 0 else b""
