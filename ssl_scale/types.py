@@ -7,7 +7,7 @@ token; ``samples`` rows of the global batch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -191,6 +191,7 @@ class Loss:
     metrics: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Step(Protocol):
     """One micro-batch of a training step, as an objective sees it.
 
