@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, TypeAlias
+from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
 
 from ssl_scale import dist
 
@@ -29,6 +29,7 @@ Line: TypeAlias = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class RecordView(Protocol):
     """Something that shows the same figures elsewhere."""
 

@@ -22,12 +22,26 @@ from ssl_scale.train.redact import redact
 from ssl_scale.train.wandb_view import keep_id
 
 
+@pytest.fixture
+def records_of():
+    """Opens records that are closed when the test is over."""
+    opened = []
+
+    def make(*arguments):
+        opened.append(Records(*arguments))
+        return opened[-1]
+
+    yield make
+    for records in opened:
+        records.close()
+
+
 def _steps(folder):
     return [(line["attempt"], line["step"]) for line in read_metrics(folder / "metrics.jsonl")]
 
 
-def test_each_line_bears_step_attempt_time_and_kind(tmp_path):
-    records = Records(tmp_path, 1)
+def test_each_line_bears_step_attempt_time_and_kind(records_of, tmp_path):
+    records = records_of(tmp_path, 1)
     records.write("train", 10, {"loss/simclr": 1.5, "source": "bare"})
     (line,) = read_metrics(records.path)
     assert line.pop("time") > 1.7e9
@@ -40,19 +54,19 @@ def test_each_line_bears_step_attempt_time_and_kind(tmp_path):
     }
 
 
-def test_a_line_is_on_disk_before_the_run_goes_on(tmp_path):
-    records = Records(tmp_path, 1)
+def test_a_line_is_on_disk_before_the_run_goes_on(records_of, tmp_path):
+    records = records_of(tmp_path, 1)
     records.write("train", 1, {"loss": 1.0})
     assert len(read_metrics(records.path)) == 1  # not closed, not flushed by us
 
 
-def test_lines_beyond_a_resume_are_void_and_stay_in_the_file(tmp_path):
-    first = Records(tmp_path, 1)
+def test_lines_beyond_a_resume_are_void_and_stay_in_the_file(records_of, tmp_path):
+    first = records_of(tmp_path, 1)
     for step in (10, 20, 30, 40):
         first.write("train", step, {"loss": 1.0})
     first.close()
     before = first.path.read_bytes()
-    second = Records(tmp_path, 2)
+    second = records_of(tmp_path, 2)
     second.resume(after_step=20)
     second.write("train", 30, {"loss": 0.5})
     assert first.path.read_bytes().startswith(before)
@@ -60,9 +74,9 @@ def test_lines_beyond_a_resume_are_void_and_stay_in_the_file(tmp_path):
     assert read_resumes(second.path) == [(2, 20)]
 
 
-def test_a_resume_further_back_voids_two_attempts(tmp_path):
+def test_a_resume_further_back_voids_two_attempts(records_of, tmp_path):
     for attempt, after, steps in ((1, None, (10, 20, 30)), (2, 20, (30, 40)), (3, 10, (20, 30))):
-        records = Records(tmp_path, attempt)
+        records = records_of(tmp_path, attempt)
         if after is not None:
             records.resume(after)
         for step in steps:
@@ -70,8 +84,8 @@ def test_a_resume_further_back_voids_two_attempts(tmp_path):
     assert _steps(tmp_path) == [(1, 10), (3, 20), (3, 30)]
 
 
-def test_a_line_written_late_by_a_dying_attempt_is_void(tmp_path):
-    first, second = Records(tmp_path, 1), Records(tmp_path, 2)
+def test_a_line_written_late_by_a_dying_attempt_is_void(records_of, tmp_path):
+    first, second = records_of(tmp_path, 1), records_of(tmp_path, 2)
     first.write("train", 10, {})
     second.resume(10)
     first.write("train", 20, {})
@@ -79,23 +93,23 @@ def test_a_line_written_late_by_a_dying_attempt_is_void(tmp_path):
     assert _steps(tmp_path) == [(1, 10), (2, 11)]
 
 
-def test_a_run_that_starts_over_voids_everything(tmp_path):
-    Records(tmp_path, 1).write("validation", 0, {"loss": 2.0})
-    second = Records(tmp_path, 2)
+def test_a_run_that_starts_over_voids_everything(records_of, tmp_path):
+    records_of(tmp_path, 1).write("validation", 0, {"loss": 2.0})
+    second = records_of(tmp_path, 2)
     second.resume(-1)
     second.write("validation", 0, {"loss": 2.0})
     assert _steps(tmp_path) == [(2, 0)]
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_a_torn_last_line_is_passed_over_and_spoils_no_later_line(tmp_path, cut):
-    first = Records(tmp_path, 1)
+def test_a_torn_last_line_is_passed_over_and_spoils_no_later_line(records_of, tmp_path, cut):
+    first = records_of(tmp_path, 1)
     first.write("train", 10, {"loss": 1.0})
     first.write("train", 20, {"loss": 1.0})
     first.close()
     first.path.write_bytes(first.path.read_bytes()[:-cut])
     assert (1, 10) in _steps(tmp_path)
-    second = Records(tmp_path, 2)
+    second = records_of(tmp_path, 2)
     second.write("train", 30, {"loss": 1.0})
     assert (2, 30) in _steps(tmp_path)
     assert (1, 10) in _steps(tmp_path)
@@ -130,8 +144,8 @@ def test_a_killed_writer_leaves_only_whole_lines_readable(tmp_path):
     assert len(steps) >= 50
 
 
-def test_figures_that_are_not_finite_stay_valid_json_and_read_as_nan(tmp_path):
-    records = Records(tmp_path, 1)
+def test_figures_that_are_not_finite_stay_valid_json_and_read_as_nan(records_of, tmp_path):
+    records = records_of(tmp_path, 1)
     records.write("train", 1, {"loss": math.nan, "grad_norm": math.inf, "count": 3})
 
     def refuse(name):
@@ -143,13 +157,13 @@ def test_figures_that_are_not_finite_stay_valid_json_and_read_as_nan(tmp_path):
     assert math.isnan(line["loss"]) and math.isnan(line["grad_norm"]) and line["count"] == 3
 
 
-def test_figures_must_not_take_the_lines_own_names(tmp_path):
+def test_figures_must_not_take_the_lines_own_names(records_of, tmp_path):
     with pytest.raises(ValueError, match="must differ from .* but are \\['step'\\]"):
-        Records(tmp_path, 1).write("train", 1, {"step": 2.0})
+        records_of(tmp_path, 1).write("train", 1, {"step": 2.0})
 
 
-def test_a_disk_that_refuses_writes_does_not_stop_the_run(tmp_path, caplog):
-    records = Records(tmp_path, 1)
+def test_a_disk_that_refuses_writes_does_not_stop_the_run(records_of, tmp_path, caplog):
+    records = records_of(tmp_path, 1)
     (tmp_path / "metrics.jsonl").mkdir()
     with caplog.at_level(logging.WARNING):
         records.write("train", 1, {"loss": 1.0})
@@ -160,7 +174,7 @@ def test_a_disk_that_refuses_writes_does_not_stop_the_run(tmp_path, caplog):
     assert _steps(tmp_path) == [(1, 3)]
 
 
-def test_a_view_that_fails_is_switched_off_and_the_run_goes_on(tmp_path, caplog):
+def test_a_view_that_fails_is_switched_off_and_the_run_goes_on(records_of, tmp_path, caplog):
     class Broken:
         calls = 0
 
@@ -172,7 +186,7 @@ def test_a_view_that_fails_is_switched_off_and_the_run_goes_on(tmp_path, caplog)
             raise AssertionError("a view that is off is not closed")
 
     view = Broken()
-    records = Records(tmp_path, 1, [view])
+    records = records_of(tmp_path, 1, [view])
     records.write("train", 1, {})
     records.write("train", 2, {})
     records.close()
@@ -191,8 +205,8 @@ def test_environments_grow_by_one_entry_an_attempt(tmp_path):
     assert entries[0]["packages"]["torch"].startswith("2.")
 
 
-def test_attempts_count_on_from_the_metrics_if_the_environment_file_is_lost(tmp_path):
-    Records(tmp_path, 3).write("train", 1, {})
+def test_attempts_count_on_from_the_metrics_if_the_environment_file_is_lost(records_of, tmp_path):
+    records_of(tmp_path, 3).write("train", 1, {})
     assert next_attempt(tmp_path) == 4
 
 
