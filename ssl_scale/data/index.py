@@ -197,8 +197,14 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_shard_index(path: Path, index: ShardIndex) -> Shard:
-    """Write the index beside a finished shard, and say what ``dataset.json`` must list."""
+def write_shard_index(path: Path, index: ShardIndex, folder: Path | None = None) -> Shard:
+    """Write the index of a finished shard, and say what ``dataset.json`` must list.
+
+    Args:
+        path: the shard.
+        index: its samples.
+        folder: where the index goes; beside the shard if None.
+    """
     shard = Shard(path.name, len(index), path.stat().st_size, hash_file(path))
     arrays: dict[str, pa.Array] = {"key": pa.array(index.keys, pa.string())}
     for name in index.offsets:
@@ -206,7 +212,7 @@ def write_shard_index(path: Path, index: ShardIndex) -> Shard:
         arrays[f"{name}.length"] = pa.array(index.lengths[name])
     about = {"version": str(VERSION), "shard_bytes": str(shard.bytes), "shard_xxh3": shard.xxh3}
     table = pa.table(arrays).replace_schema_metadata(about)
-    target = index_path(path)
+    target = index_path(path if folder is None else folder / path.name)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     pq.write_table(table, temporary, compression="zstd")
     os.replace(temporary, target)
