@@ -12,8 +12,8 @@ from jaxtyping import install_import_hook
 
 from tests import typechecking
 
-# Before any test module imports the package. The hook imports `tests` only, hence the import above.
-install_import_hook("ssl_scale", "tests.typechecking.checked")
+# Before any test module imports the package.
+install_import_hook("ssl_scale", f"{typechecking.__name__}.checked")
 
 # The same examples in every run; a slow machine is no failure.
 settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=False)
