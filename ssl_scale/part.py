@@ -41,6 +41,9 @@ MaskName: TypeAlias = Annotated[str, Reference("masks")]
 TeacherName: TypeAlias = Annotated[str, Reference("teachers")]
 FieldName: TypeAlias = Annotated[str, Reference("data.fields")]
 SourceName: TypeAlias = Annotated[str, Reference("data.sources")]
+ObjectiveName: TypeAlias = Annotated[str, Reference("objectives")]
+# A role (``--data ROLE=PATH`` or ``paths:`` binds it); the part receives the bound path.
+RoleName: TypeAlias = Annotated[str, Reference("paths")]
 
 Positive: TypeAlias = Annotated[float, Gt(0)]
 NonNegative: TypeAlias = Annotated[float, Ge(0)]

@@ -1,0 +1,49 @@
+"""The ``train`` section: how long, in which precision, and what is kept."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ssl_scale.part import Count, Positive, Whole
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """How a run trains.
+
+    Exactly one of `steps` and `epochs` is written; `num_steps` in recipe.py makes steps of either.
+
+    Args:
+        steps: optimizer steps.
+        epochs: passes over the samples of all sources together, rounded up to whole steps.
+        precision: of forward and backward; optimizer states are fp32 throughout.
+        zero: DeepSpeed ZeRO stage: what the ranks share out among them. 0 nothing, 1 optimizer
+            states, 2 gradients too, 3 parameters too.
+        accumulate: micro-batches that a rank's share of a step is cut into.
+        seed: of everything that is drawn: order, mixture, views, masks, initial weights.
+        save_every: steps between checkpoints; one more is made at the end.
+        keep_last: newest checkpoints that are kept.
+        keep_every: checkpoints at multiples of this step count are kept for good; 0 for
+            none.
+        best: metric by which one more checkpoint is kept, such as ``validation/loss``; written
+            with a leading minus (``-validation/accuracy``) where higher is better.
+        validate_every: steps between passes over the validation sources; 0 leaves them to the
+            end.
+        log_every: steps between lines of metrics.
+        compile: whether encoders run under torch.compile.
+        wandb: whether metrics also go to Weights & Biases.
+    """
+
+    steps: Count | None = None
+    epochs: Positive | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    zero: Literal[0, 1, 2, 3] = 2
+    accumulate: Count = 1
+    seed: Whole = 0
+    save_every: Count = 1000
+    keep_last: Count = 2
+    keep_every: Whole = 0
+    best: str | None = None
+    validate_every: Whole = 0
+    log_every: Count = 10
+    compile: bool = False
+    wandb: bool = False
