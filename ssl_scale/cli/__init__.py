@@ -1,1 +1,1 @@
-"""The ``ssl-scale`` command, one subcommand a file; heavy rooms are imported when a command runs."""
+"""The ``ssl-scale`` command: one subcommand a file; heavy rooms are imported when one runs."""

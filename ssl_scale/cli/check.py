@@ -1,0 +1,128 @@
+"""Check a recipe: every fault at once, each with its line.
+
+Exit code 2 means that the recipe or its data is wrong; 3 that the recipe is sound, but data that
+it names is not bound to a path yet. With --build the parts are built too, which finds what only
+constructors know (rules between two arguments, parameters that no objective reaches).
+"""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ssl_scale.cli.options import add_overrides, read
+from ssl_scale.errors import RecipeError, SslScaleError, UnboundDataError
+
+if TYPE_CHECKING:
+    from ssl_scale.recipe.recipe import Recipe
+
+EXAMPLES = """examples:
+  ssl-scale check vision/simclr --data images=/data/cc12m
+  ssl-scale check mine.yaml --set train.steps=1000 --build
+  ssl-scale check mine.yaml --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name or file, or a run folder")
+    add_overrides(parser)
+    parser.add_argument("--build", action="store_true", help="also build the parts")
+    parser.add_argument("--json", action="store_true", help="print the finding as one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check and say what was found; returns the exit code."""
+    if not arguments.json:
+        sys.stdout.write(_told(_check(arguments)))
+        return 0
+    try:
+        finding = {"ok": True, "exit_code": 0, **_check(arguments)}
+    except SslScaleError as error:
+        finding = _failed(error)
+    sys.stdout.write(json.dumps(finding) + "\n")
+    return int(finding["exit_code"])
+
+
+def _check(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a sound recipe amounts to."""
+    recipe = read(arguments, arguments.recipe)
+    samples = _open_sources(recipe)
+    if arguments.build:
+        _build(recipe)
+    steps = recipe.num_steps(samples)
+    return {
+        "recipe": recipe.name,
+        "fingerprint": recipe.fingerprint(),
+        "steps": steps,
+        "samples": steps * recipe.data.global_batch * recipe.sources_per_step,
+        "global_batch": recipe.data.global_batch,
+        "sources": samples,
+        "objectives": list(recipe.objectives),
+    }
+
+
+def _open_sources(recipe: "Recipe") -> dict[str, int]:
+    """Samples of every training source; shards and fields of all sources are looked for.
+
+    Raises:
+        DataError: something is missing.
+        RecipeError: a field's constructor refuses its arguments.
+    """
+    from ssl_scale.data.source import Source
+
+    try:
+        fields = {name: spec.build(paths=recipe.paths) for name, spec in recipe.data.fields.items()}
+    except ValueError as error:
+        raise RecipeError(f"{recipe.path}: fields cannot be built: {error}") from error
+    samples = {}
+    for name, source in {**recipe.data.validation, **recipe.data.sources}.items():
+        read_here = {field: fields[field] for field in source.fields}
+        samples[name] = Source(name, str(source.path), read_here).dataset.num_samples
+    return {name: samples[name] for name in recipe.data.sources}
+
+
+def _build(recipe: "Recipe") -> None:
+    """Build all parts, on the CPU.
+
+    Raises:
+        RecipeError: a constructor refuses its arguments.
+    """
+    from ssl_scale.system.build import build_system
+
+    try:
+        build_system(recipe)
+    except ValueError as error:
+        raise RecipeError(f"{recipe.path}: parts cannot be built: {error}") from error
+
+
+def _told(finding: dict[str, Any]) -> str:
+    sources = ", ".join(f"{name} ({count:,})" for name, count in finding["sources"].items())
+    return (
+        f"{finding['recipe']} is sound (fingerprint {finding['fingerprint']})\n"
+        f"  {finding['steps']:,} steps of {finding['global_batch']:,} samples: "
+        f"{finding['samples']:,} samples\n"
+        f"  objectives: {', '.join(finding['objectives'])}\n"
+        f"  sources: {sources}\n"
+    )
+
+
+def _failed(error: SslScaleError) -> dict[str, Any]:
+    from ssl_scale.recipe.faults import RecipeFaults
+
+    faults = error.faults if isinstance(error, RecipeFaults) else ()
+    return {
+        "ok": False,
+        "exit_code": error.exit_code,
+        "error": str(error),
+        "unbound": isinstance(error, UnboundDataError),
+        "faults": [
+            {
+                "file": fault.place.file,
+                "line": fault.place.line or None,
+                "path": fault.path,
+                "message": fault.message,
+            }
+            for fault in faults
+        ],
+    }
