@@ -49,7 +49,9 @@ class MaskedPixels(Objective):
     def forward(self, step: Step) -> Loss:
         """The loss summed over this rank's hidden patches."""
         hidden = self._hidden(step)
-        errors = masked_pixels(self.predict(step), self.target(step))
+        # Before the difference: the gradient of a square is the difference, and absent pixels may
+        # hold anything.
+        errors = masked_pixels(self.predict(step), blank(self.target(step), hidden))
         return Loss(torch.where(hidden, errors, 0).sum())
 
     def predict(self, step: Step) -> Float[Tensor, "batch crops places values"]:
@@ -88,10 +90,9 @@ def cut_patches(
 ) -> Float[Tensor, "batch crops places values"]:
     """Cut pictures into a grid of patches, each flattened as (channel, row, column)."""
     *leading, channels, height, width = pixels.shape
-    patches = pixels.reshape(
-        *leading, channels, rows, height // rows, columns, width // columns
-    ).permute(0, 1, 3, 5, 2, 4, 6)
-    return patches.reshape(*leading, rows * columns, -1)
+    sides = height // rows, width // columns
+    patches = pixels.reshape(*leading, channels, rows, sides[0], columns, sides[1])
+    return patches.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3)
 
 
 def normalize_patches(
