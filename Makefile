@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 INPUTS := pyproject.toml setup.py constraints.txt
 STAMP := $(VENV)/installed-$(shell cat $(INPUTS) | sha256sum | cut -c1-16)
-PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(VENV)/bin/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(VENV)/bin/python -m pytest
 
 # Tools such as ninja are found as if the environment were active.
@@ -38,11 +38,9 @@ $(STAMP):
 	@echo "==> setting up $(VENV) (once, some minutes; changes of pyproject.toml repeat it)"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/installed-*
-	@echo "==> 1/3 torch"
+	@echo "==> 1/2 torch"
 	@$(PIP) setuptools wheel torch
-	@echo "==> 2/3 what deepspeed is built with"
-	@$(PIP) ninja numpy py-cpuinfo
-	@echo "==> 3/3 everything else"
+	@echo "==> 2/2 everything else"
 	@DS_ACCELERATOR=cpu DS_BUILD_OPS=0 $(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 

@@ -1,0 +1,1 @@
+"""Benchmarks, one area a file; see run.py."""
