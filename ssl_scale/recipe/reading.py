@@ -12,13 +12,14 @@ from ssl_scale.recipe.checking import Checker
 from ssl_scale.recipe.crosschecks import CrossChecks
 from ssl_scale.recipe.data_plan import SourceSpec, ValidationSpec
 from ssl_scale.recipe.entry import Entry, plain
+from ssl_scale.recipe.evaluation_plan import EvaluationData, EvaluationPlan
 from ssl_scale.recipe.extending import read_extended
 from ssl_scale.recipe.faults import Faults, Place, RecipeFaults, hint
 from ssl_scale.recipe.finding import find_recipe, is_base, recipe_name
 from ssl_scale.recipe.overlay import override
 from ssl_scale.recipe.recipe import Recipe
 
-S = TypeVar("S", SourceSpec, ValidationSpec)
+S = TypeVar("S", SourceSpec, ValidationSpec, EvaluationData)
 
 
 def read_recipe(
@@ -75,7 +76,11 @@ def _check_bound(title: str, checker: Checker, bound: Mapping[str, str]) -> None
     unbound = [
         mention
         for mention in checker.mentions
-        if mention.section == "paths" and not is_path(mention.name) and mention.name not in bound
+        if mention.section == "paths"
+        and not is_path(mention.name)
+        and mention.name not in bound
+        # Training needs no data to evaluate on; `ssl-scale evaluate` asks for it.
+        and not mention.path.startswith("evaluation.")
     ]
     if not unbound:
         return
@@ -119,7 +124,29 @@ def _finish(
     if paths:
         resolved["paths"] = paths
     data = replace(recipe.data, sources=sources, validation=validation)
-    return replace(recipe, name=name, path=path, paths=paths, data=data, resolved=resolved)
+    evaluation = recipe.evaluation and _with_paths(recipe.evaluation, root, bound)
+    return replace(
+        recipe,
+        name=name,
+        path=path,
+        paths=paths,
+        data=data,
+        evaluation=evaluation,
+        resolved=resolved,
+    )
+
+
+def _with_paths(plan: EvaluationPlan, root: Entry, bound: Mapping[str, str]) -> EvaluationPlan:
+    pool = _with_path(plan.pool, root.at("evaluation", "pool", "data"), bound)
+    test = _with_path(plan.test, root.at("evaluation", "test", "data"), bound)
+    if plan.text is None:
+        return replace(plan, pool=pool, test=test)
+    text = replace(
+        plan.text,
+        train=_with_path(plan.text.train, root.at("evaluation", "text", "train", "data"), bound),
+        test=_with_path(plan.text.test, root.at("evaluation", "text", "test", "data"), bound),
+    )
+    return replace(plan, pool=pool, test=test, text=text)
 
 
 def _with_path(source: S, entry: Entry | None, bound: Mapping[str, str]) -> S:

@@ -37,6 +37,7 @@ from ssl_scale.part import (
 from ssl_scale.probes.probe import Probe
 from ssl_scale.recipe.annotations import Key, mark
 from ssl_scale.recipe.data_plan import DataPlan
+from ssl_scale.recipe.evaluation_plan import EvaluationPlan
 from ssl_scale.recipe.loading import dump
 from ssl_scale.recipe.rooms import Room
 from ssl_scale.recipe.train_plan import TrainPlan
@@ -105,6 +106,7 @@ class Recipe:
         optim: the optimizer with its schedules.
         train: how the run trains.
         probes: name -> measurement of frozen features.
+        evaluation: what trained encoders are measured on.
         callbacks: name -> what else happens while training.
         path: the file that was read.
         resolved: the merged recipe as plain data: what `read_recipe` needs to read it again.
@@ -122,6 +124,7 @@ class Recipe:
     optim: Spec[Optimizer]
     train: TrainPlan
     probes: Mapping[str, Spec[Probe]] = field(default_factory=dict)
+    evaluation: EvaluationPlan | None = None
     callbacks: Mapping[str, Annotated[Spec[Part], Room("ssl_scale.train.callbacks")]] = field(
         default_factory=dict
     )
