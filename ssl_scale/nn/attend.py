@@ -73,18 +73,16 @@ def _equal(query: Tensor, key: Tensor, value: Tensor, length: int, causal: bool)
 
 def grouped(query: Tensor, key: Tensor, value: Tensor, packing: Packing, causal: bool) -> Tensor:
     """Attention by groups of similar length, for any device and precision."""
-    outs = [_one_group(query, key, value, group, causal) for group in packing.groups]
-    return torch.cat(outs).index_select(0, packing.from_groups)
+    queries, keys, values = (packing.to_groups(x) for x in (query, key, value))
+    all_parts = zip(queries, keys, values, packing.groups, strict=True)
+    return packing.from_groups([_one_group(*parts, causal) for parts in all_parts])
 
 
 def _one_group(query: Tensor, key: Tensor, value: Tensor, group: Group, causal: bool) -> Tensor:
-    shape = (group.num, group.longest, *query.shape[1:])
-    query, key, value = (
-        x.index_select(0, group.rows).view(shape).transpose(1, 2) for x in (query, key, value)
-    )
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     # Padding stands at the end, where causal attention does not look from any real token.
     inside = None if causal else group.inside
-    return _dense(query, key, value, causal, inside).transpose(1, 2).flatten(0, 1)
+    return _dense(query, key, value, causal, inside).transpose(1, 2)
 
 
 def _dense(

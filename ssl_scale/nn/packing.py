@@ -11,10 +11,45 @@ to be full (`Packing.full`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
+from torch.autograd import Function
+
+
+class _Take(Function):
+    """Rows at places of which none comes twice: the gradient is copied back, not summed.
+
+    torch's own gradient of `index_select` adds up, which on a CPU costs more than the attention.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, places: Tensor) -> Tensor:
+        ctx.num = rows.shape[0]
+        ctx.save_for_backward(places)
+        return rows.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        whole = gradients[0].new_zeros(ctx.num, *gradients[0].shape[1:])
+        return whole.index_copy_(0, places, gradients[0]), None
+
+
+class _Spread(Function):
+    """Rows of which some stand in for padding: these get no gradient, so only `back` is read."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, places: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return rows.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (back,) = ctx.saved_tensors
+        return gradients[0].index_select(0, back), None, None
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +59,7 @@ class Group:
     Args:
         num: number of sequences.
         longest: length of the longest.
-        rows: ``[num * longest]`` places in the packed tensor; padding repeats a real place.
+        rows: ``[num * longest]`` places in the packed tensor; padding repeats the first place.
         inside: ``[num, longest]`` bool, false for padding; None if there is none.
     """
 
@@ -107,7 +142,9 @@ class Packing:
     ) -> Shaped[Tensor, "total *rest"]:
         """Take the padding out."""
         flat = padded.flatten(0, 1)
-        return flat if self.index is None else flat.index_select(0, self.index)
+        if self.index is None:
+            return flat
+        return _Take.apply(flat, self.index)  # type: ignore[no-any-return,no-untyped-call]
 
     def unpack(
         self, packed: Shaped[Tensor, "total *rest"]
@@ -144,8 +181,26 @@ class Packing:
             inside=None if bool(inside.all()) else inside.to(self.device),
         )
 
+    def to_groups(self, packed: Shaped[Tensor, "total *rest"]) -> list[Tensor]:
+        """Each group's rows ``[num, longest, *rest]``.
+
+        What is computed from a place of padding must not reach the result: it gets no gradient.
+        """
+        rows = torch.cat([group.rows for group in self.groups])
+        taken: Tensor = _Spread.apply(packed, rows, self._back)  # type: ignore[no-untyped-call]
+        parts = taken.split([len(group.rows) for group in self.groups])  # type: ignore[no-untyped-call]
+        return [
+            part.view(group.num, group.longest, *packed.shape[1:])
+            for part, group in zip(parts, self.groups, strict=True)
+        ]
+
+    def from_groups(self, parts: Sequence[Tensor]) -> Shaped[Tensor, "total *rest"]:
+        """The inverse of `to_groups`, leaving padding out."""
+        rows = torch.cat([part.flatten(0, 1) for part in parts])
+        return _Take.apply(rows, self._back)  # type: ignore[no-any-return,no-untyped-call]
+
     @cached_property
-    def from_groups(self) -> Int[Tensor, " total"]:
+    def _back(self) -> Int[Tensor, " total"]:
         """Place of each packed token among the groups' rows, one group after the other."""
         rows = torch.cat([group.rows for group in self.groups])
         inside = torch.cat(
