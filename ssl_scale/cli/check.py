@@ -10,7 +10,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ssl_scale.cli.options import add_overrides, read
+from ssl_scale.cli.options import add_overrides, read_recipe_of
 from ssl_scale.errors import RecipeError, SslScaleError, UnboundDataError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a sound recipe amounts to."""
-    recipe = read(arguments, arguments.recipe)
+    recipe = read_recipe_of(arguments, arguments.recipe)
     samples = _open_sources(recipe)
     if arguments.build:
         _build(recipe)
@@ -76,10 +76,13 @@ def _open_sources(recipe: "Recipe") -> dict[str, int]:
     except ValueError as error:
         raise RecipeError(f"{recipe.path}: fields cannot be built: {error}") from error
     samples = {}
-    for name, source in {**recipe.data.validation, **recipe.data.sources}.items():
-        read_here = {field: fields[field] for field in source.fields}
-        samples[name] = Source(name, str(source.path), read_here).dataset.num_samples
-    return {name: samples[name] for name in recipe.data.sources}
+    for name, source in recipe.data.sources.items():
+        read = {field: fields[field] for field in source.fields}
+        samples[name] = Source(name, str(source.path), read).dataset.num_samples
+    for name, held_out in recipe.data.validation.items():
+        read = {field: fields[field] for field in held_out.fields}
+        Source(name, str(held_out.path), read)
+    return samples
 
 
 def _build(recipe: "Recipe") -> None:

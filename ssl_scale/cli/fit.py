@@ -7,7 +7,7 @@ ssl-launch.
 import argparse
 from pathlib import Path
 
-from ssl_scale.cli.options import add_overrides, read
+from ssl_scale.cli.options import add_overrides, read_recipe_of
 from ssl_scale.errors import RecipeError
 
 EXAMPLES = """examples:
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.max_steps is not None and arguments.max_steps < 1:
         raise RecipeError(f"--max-steps must be at least 1, but is {arguments.max_steps}")
     # The recipe is read first: a fault in it is told before Lightning has been imported.
-    recipe = read(arguments, arguments.recipe)
+    recipe = read_recipe_of(arguments, arguments.recipe)
     folder = run_folder(arguments, recipe.name)
 
     from ssl_scale.train.fit import fit

@@ -51,7 +51,9 @@ def bindings(pairs: Sequence[str]) -> Mapping[str, str]:
     return found
 
 
-def read(arguments: argparse.Namespace, recipe: str | Path, require_data: bool = True) -> "Recipe":
+def read_recipe_of(
+    arguments: argparse.Namespace, recipe: str | Path, require_data: bool = True
+) -> "Recipe":
     """The recipe, with the command line's overrides and bindings."""
     from ssl_scale.recipe.reading import read_recipe
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ssl_scale.cli.options import add_overrides, read
+from ssl_scale.cli.options import add_overrides, read_recipe_of
 
 EXAMPLES = """examples:
   ssl-scale show                             names of all shipped recipes
@@ -27,5 +27,5 @@ def run(arguments: argparse.Namespace) -> int:
 
         sys.stdout.write("".join(f"{name}\n" for name in list_recipes()))
         return 0
-    sys.stdout.write(read(arguments, arguments.recipe, require_data=False).to_yaml())
+    sys.stdout.write(read_recipe_of(arguments, arguments.recipe, require_data=False).to_yaml())
     return 0

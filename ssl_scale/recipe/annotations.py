@@ -31,6 +31,13 @@ def mark(annotation: Any, kind: type[M]) -> M | None:
     return next((found for found in strip(annotation)[1] if isinstance(found, kind)), None)
 
 
+def sections_named(annotation: Any) -> set[str]:
+    """Sections of the recipe that an argument names entries of, alone or inside of others."""
+    inner, marks = strip(annotation)
+    own = {found.section for found in marks if isinstance(found, Reference)}
+    return own.union(*(sections_named(argument) for argument in get_args(inner)))
+
+
 def is_union(annotation: Any) -> bool:
     """Whether several things may stand here."""
     return get_origin(annotation) in (Union, types.UnionType)

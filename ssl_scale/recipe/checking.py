@@ -107,7 +107,12 @@ class Checker:
             items["spec"] = Entry(rest, entry.place)
             self._beside[path] = own
         arguments, complete = self._arguments(plan, items, entry.place, path)
-        return plan(**arguments) if complete else INVALID
+        if not complete:
+            return INVALID
+        try:
+            return plan(**arguments)
+        except ValueError as error:
+            return self._refuse(entry, path, str(error))
 
     def _arguments(
         self, owner: type, given: Mapping[str, Entry], place: Place, path: str

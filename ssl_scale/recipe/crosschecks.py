@@ -1,10 +1,10 @@
 """Rules between the entries of a recipe, checked on names and specs, before anything is built."""
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
-from ssl_scale.part import Reference, annotations_of
-from ssl_scale.recipe.annotations import mark
+from ssl_scale.part import annotations_of
+from ssl_scale.recipe.annotations import sections_named
 from ssl_scale.recipe.checking import Checker, Mention
 from ssl_scale.recipe.entry import Entry
 from ssl_scale.recipe.faults import hint, shown
@@ -34,7 +34,8 @@ class CrossChecks:
 
     def _section(self, path: str) -> dict[str, Entry]:
         found = self.root.at(*path.split("."))
-        return found.items if found else {}
+        items = found.items if found else {}
+        return {name: entry for name, entry in items.items() if entry.value is not None}
 
     def _names(self) -> None:
         """Every name that is mentioned must be there; roles are bound elsewhere."""
@@ -184,12 +185,5 @@ def _arguments_naming(section: str, part: type) -> list[str]:
     return [
         name
         for name, annotation in annotations_of(part).items()
-        if any(
-            reference is not None and reference.section == section
-            for reference in (mark(one, Reference) for one in _alternatives(annotation))
-        )
+        if section in sections_named(annotation)
     ]
-
-
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    return (annotation, *get_args(annotation))

@@ -19,6 +19,8 @@ def check_plain(annotation: Any, entry: Entry, path: str, faults: Faults) -> Any
     number and no number for a truth value.
     """
     value = plain(entry)
+    if value is not None:
+        annotation = _without_none(annotation)
     try:
         return TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
     except PydanticSchemaGenerationError:
@@ -36,6 +38,13 @@ def check_plain(annotation: Any, entry: Entry, path: str, faults: Faults) -> Any
 def accepts(annotation: Any, entry: Entry) -> bool:
     """Whether a plain value fits."""
     return check_plain(annotation, entry, "", Faults()) is not INVALID
+
+
+def _without_none(annotation: Any) -> Any:
+    """The one thing that may stand here beside null: its messages are more to the point."""
+    inner, _ = strip(annotation)
+    members = [member for member in get_args(inner) if member is not type(None)]
+    return members[0] if is_union(inner) and len(members) == 1 else annotation
 
 
 def _either(union: Any) -> str:

@@ -152,9 +152,10 @@ def _with_paths(plan: EvaluationPlan, root: Entry, bound: Mapping[str, str]) -> 
 def _with_path(source: S, entry: Entry | None, bound: Mapping[str, str]) -> S:
     assert entry is not None, "a source without data is a fault"
     folder = path_of(entry, bound)
+    role = folder if folder is not None and is_path(str(entry.value)) else str(entry.value)
     if folder is not None and source.split is not None:
         folder = f"{folder}/{source.split}"
-    return replace(source, role=str(entry.value), path=folder)
+    return replace(source, role=role, path=folder)
 
 
 def _absolute(entry: Entry, roles: set[str], path: str = "") -> Any:

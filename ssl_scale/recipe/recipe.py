@@ -28,14 +28,13 @@ from ssl_scale.part import (
     Given,
     Part,
     Probability,
-    Reference,
     Spec,
     ViewName,
     annotations_of,
     is_given,
 )
 from ssl_scale.probes.probe import Probe
-from ssl_scale.recipe.annotations import Key, mark
+from ssl_scale.recipe.annotations import Key, sections_named
 from ssl_scale.recipe.data_plan import DataPlan
 from ssl_scale.recipe.evaluation_plan import EvaluationPlan
 from ssl_scale.recipe.loading import dump
@@ -113,7 +112,7 @@ class Recipe:
     """
 
     name: str = ""
-    paths: Mapping[str, str] = field(default_factory=dict)
+    paths: Mapping[str, Any] = field(default_factory=dict)
     data: DataPlan
     views: Mapping[str, Spec[ViewMaker]] = field(default_factory=dict)
     encoders: Annotated[Mapping[str, Spec[Encoder]], MinLen(1)]
@@ -196,8 +195,7 @@ def _arguments(spec: Spec[Any]) -> dict[str, Any]:
     hints = annotations_of(spec.part)
     found = {}
     for name, parameter in inspect.signature(spec.part).parameters.items():
-        reference = mark(hints.get(name), Reference)
-        if is_given(hints.get(name)) or (reference is not None and reference.section == "paths"):
+        if is_given(hints.get(name)) or "paths" in sections_named(hints.get(name)):
             continue
         value = spec.arguments.get(name, parameter.default)
         if value is not inspect.Parameter.empty:
