@@ -95,8 +95,9 @@ def _command_modules() -> list[ModuleType]:
 
 
 def _fail(message: str, code: int) -> int:
-    line = message.replace("\n", "\\n")  # a file name may hold a line break
-    sys.stderr.write(f"error: {line}\n")
+    # A file name may hold line breaks, bytes that are not UTF-8 and commands to the terminal.
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    sys.stderr.write(f"error: {shown}\n")
     return code
 
 

@@ -8,7 +8,6 @@ import ast
 import hashlib
 import os
 import sysconfig
-import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +93,9 @@ def _functions(path: Path) -> Iterator[tuple[int, str]]:
             continue
         if ast.get_docstring(node) is None or node.end_lineno is None:
             continue
-        source = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno])) + "\n"
+        # Not textwrap.dedent: a string of several lines may stand further left than its function.
+        indent = lines[node.lineno - 1][: node.col_offset]
+        body = [line.removeprefix(indent) for line in lines[node.lineno - 1 : node.end_lineno]]
+        source = "\n".join(body) + "\n"
         if MIN_CHARS <= len(source) <= MAX_CHARS:
             yield node.lineno, source

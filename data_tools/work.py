@@ -168,8 +168,8 @@ def finish_task(stage: Stage, task: Task) -> Marker:
             sync(aside / name)
         for name in files:
             os.replace(aside / name, stage.place(name))
+        # Before the marker says so. Writing the marker syncs the folder of the markers.
         sync(stage.folder)
-        sync(stage.markers)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     marker = Marker(
