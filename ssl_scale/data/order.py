@@ -122,6 +122,31 @@ class Order:
         return self._lines[epoch]
 
 
+class StoredOrder:
+    """The shards as they lie, again and again: for passes that only measure.
+
+    Args:
+        sizes: samples in each shard.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self._starts = np.concatenate(([0], np.cumsum(np.array(sizes, dtype=np.int64))))
+
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+        return int(self._starts[-1])
+
+    def locate(self, positions: Whole) -> Place:
+        """Where the samples at these positions are."""
+        epoch, inside = np.divmod(positions, len(self))
+        shard = np.searchsorted(self._starts, inside, side="right") - 1
+        return Place(epoch, shard, inside - self._starts[shard])
+
+    def rest_of_block(self, position: int) -> Whole:
+        """None: nothing takes another sample's place."""
+        return np.empty(0, dtype=np.int64)
+
+
 def permute(indices: Whole, sizes: Whole, keys: Bits) -> Whole:
     """Send each index to another place of ``range(size)``, one-to-one for a given key and size.
 

@@ -41,7 +41,7 @@ def write_folder(folder: Path, shards: Sequence[Sequence[tuple[str, Sample]]]) -
 
 
 def write_numbers(folder: Path, sizes: Sequence[int], first: int = 0) -> Dataset:
-    """Samples whose only field ``n.txt`` is their number; shard i holds ``sizes[i]`` of them."""
+    """Samples whose only field ``n`` is their number; shard i holds ``sizes[i]`` of them."""
     starts = np.cumsum([first, *sizes])
     return write_folder(
         folder,

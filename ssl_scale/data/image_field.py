@@ -1,0 +1,102 @@
+"""Pictures: from a file's bytes to ``[channels, size, size]`` bytes.
+
+Everything random (crops, colour) happens later, on the device (`ssl_scale.data.views`); here a
+picture only gets the size that batches need.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ssl_scale.data.decoding import FieldDecoder, UndecodableError
+from ssl_scale.part import Count
+
+# Not every format that Pillow knows: its reader of PostScript starts another program.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class ImageField(FieldDecoder):
+    """A picture, upright (EXIF orientation is applied), square, in bytes.
+
+    Args:
+        extension: of the members.
+        size_px: height and width.
+        channels: 1 for grey, 3 for RGB, 4 for RGBA.
+        resize: the filter; all but ``nearest`` are free of aliasing.
+        fit: ``crop`` keeps the shape and takes the middle square, ``squash`` takes all.
+        max_pixels: a picture that claims more is bad: it may be a decompression bomb.
+    """
+
+    def __init__(
+        self,
+        extension: str | Sequence[str],
+        size_px: Count,
+        channels: Literal[1, 3, 4] = 3,
+        resize: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear",
+        fit: Literal["crop", "squash"] = "crop",
+        max_pixels: Count = 64_000_000,
+    ) -> None:
+        super().__init__(extension)
+        self.size_px, self.channels, self.fit = size_px, channels, fit
+        self.resize, self.max_pixels = resize, max_pixels
+
+    def decode(self, member: bytes, extension: str) -> np.ndarray:
+        """``[channels, size_px, size_px]`` uint8."""
+        try:
+            with Image.open(io.BytesIO(member), formats=_FORMATS) as image:
+                if image.width * image.height > self.max_pixels:
+                    raise UndecodableError(
+                        f"must have at most {self.max_pixels} pixels, but claims {image.width} x "
+                        f"{image.height}"
+                    )
+                # JPEG can decode at 1/2, 1/4 or 1/8 for less; never below what is asked.
+                image.draft(None, (self.size_px, self.size_px))
+                pixels = np.asarray(self._squared(_eight_bits(ImageOps.exif_transpose(image))))
+        except (UndecodableError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the formats' parsers raise all sorts of things
+            reason = str(error) or type(error).__name__
+            raise UndecodableError(f"must be a picture, but does not decode ({reason})") from error
+        if pixels.ndim == 2:
+            return pixels[None]
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _squared(self, image: Image.Image) -> Image.Image:
+        image = image.convert(_MODES[self.channels])
+        target = (self.size_px, self.size_px)
+        if image.size == target:
+            return image
+        width, height = image.size
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side) if self.fit == "crop" else None
+        return image.resize(target, _FILTERS[self.resize], box=box)
+
+    def missing(self) -> np.ndarray:
+        """Black."""
+        return np.zeros((self.channels, self.size_px, self.size_px), np.uint8)
+
+    def collate(self, values: Sequence[np.ndarray]) -> Tensor:
+        """``[batch, channels, size_px, size_px]`` uint8."""
+        return torch.from_numpy(np.stack(values))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow cuts 16-bit values off at 255 when it converts them; scale them instead."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise UndecodableError(f"must have 8 or 16 bits a channel, but has mode {image.mode}")
+    return image

@@ -1,0 +1,249 @@
+"""The stream of training steps, and finite passes for validation.
+
+Step k is a pure function of the mixture and k: a worker makes every n-th step, rank r of W takes
+samples r, r + W, ... of each micro-batch, and resuming is starting at k. The global batches are
+the same for any number of ranks and workers. Strides rather than runs of samples, since then a rank
+stays within its own streams where W divides both their number and the batch (see `Order`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from ssl_scale.data.collate import collate
+from ssl_scale.data.decoding import UndecodableError
+from ssl_scale.data.mixture import Mixture
+from ssl_scale.data.quarantine import Quarantine
+from ssl_scale.data.seeds import Whole
+from ssl_scale.data.source import Sample, SampleRef, Source
+from ssl_scale.data.step_batches import Cost, StepBatches
+from ssl_scale.data.workers import StepStream
+from ssl_scale.data.workers import dataloader as dataloader
+from ssl_scale.errors import DataError, RecipeError
+from ssl_scale.types import Batch
+
+
+class TrainingStream(StepStream):
+    """This rank's part of each training step, without end unless told.
+
+    Args:
+        sources: name -> source; those that the mixture names.
+        mixture: what each step takes from them.
+        accumulate: micro-batches a step.
+        rank: this process's place among the data ranks.
+        world_size: how many there are.
+        start_step: the first step to make: 0, or where a run goes on.
+        end_step: the step before which the stream ends.
+        bad_samples: tolerated share of samples that do not decode; 0 stops at the first.
+        quarantine: folder for the log of bad samples and their substitutes.
+
+    Raises:
+        RecipeError: ranks and micro-batches cannot share what a step takes.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        mixture: Mixture,
+        *,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+        end_step: int | None = None,
+        bad_samples: float = 0.0,
+        quarantine: Path | None = None,
+    ) -> None:
+        _check_rank(rank, world_size)
+        self.sources, self.mixture = dict(sources), mixture
+        for name in mixture.shares:
+            if name not in self.sources:
+                raise RecipeError(
+                    f"the mixture must name given sources, but {name!r} is none of "
+                    f"{sorted(self.sources)}"
+                )
+        for share in mixture.draw(start_step):
+            if share.count % (world_size * accumulate):
+                raise RecipeError(
+                    f"what a step takes from source {share.source!r} must be divisible by the "
+                    f"number of ranks x accumulate = {world_size} x {accumulate}, but is "
+                    f"{share.count}; change data.global_batch, the weights or the ranks"
+                )
+        self.accumulate, self.rank, self.world_size = accumulate, rank, world_size
+        self.start_step, self.end_step = start_step, end_step
+        self.quarantine = Quarantine(bad_samples, quarantine, rank)
+
+    def steps(self) -> Iterator[int]:
+        """From the start to the end."""
+        if self.end_step is None:
+            return count(self.start_step)
+        return iter(range(self.start_step, self.end_step))
+
+    def positions(self, step: int) -> dict[str, int]:
+        """Each source's position before a step: the data's whole state, derived from the step."""
+        return self.mixture.positions(step)
+
+    def make(self, step: int) -> StepBatches:
+        """The batches of any step."""
+        cost = Cost()
+        shares = self.mixture.draw(step)
+        micros = []
+        for micro in range(self.accumulate):
+            batches = []
+            for share in shares:
+                size = share.count // self.accumulate
+                first = share.start + micro * size
+                own = np.arange(first + self.rank, first + size, self.world_size, dtype=np.int64)
+                batches.append(self._batch(self.sources[share.source], own, cost))
+            micros.append(tuple(batches))
+        return StepBatches(step, tuple(micros), cost)
+
+    def _batch(self, source: Source, positions: Whole, cost: Cost) -> Batch:
+        taken = [self._sample(source, ref, cost) for ref in source.locate_all(positions)]
+        return _collate(source, taken, cost)
+
+    def _sample(self, source: Source, ref: SampleRef, cost: Cost) -> tuple[SampleRef, Sample]:
+        """The sample, or the one that takes its place."""
+        self.quarantine.count(source.name)
+        known = self.quarantine.substitute(source.name, source.fingerprint, ref.position)
+        if known is not None:
+            cost.substituted += 1
+            ref = source.locate(known)
+        try:
+            return ref, _read(source, ref, cost)
+        except UndecodableError as error:
+            self.quarantine.refuse(error, source.name)
+            substitute, sample = self._next_good(source, ref, cost, error)
+            cost.substituted += 1
+            record = {
+                "substitute": substitute.position,
+                "epoch": ref.epoch,
+                "shard": source.dataset.shards[ref.shard].name,
+                "key": source.key(ref),
+                "substitute_key": sample["__key__"],
+                "reason": str(error),
+            }
+            self.quarantine.log(source.name, source.fingerprint, ref.position, record)
+            return substitute, sample
+
+    def _next_good(
+        self, source: Source, ref: SampleRef, cost: Cost, error: UndecodableError
+    ) -> tuple[SampleRef, Sample]:
+        rest = source.order.rest_of_block(ref.position)
+        for candidate in source.locate_all(rest):
+            try:
+                return candidate, _read(source, candidate, cost)
+            except UndecodableError:
+                continue  # it is counted when its own turn comes
+        raise DataError(
+            f"source {source.name!r}: some sample among {len(rest) + 1} neighbours must decode, "
+            f"but none does; the first: {error}"
+        ) from error
+
+
+class ValidationStream(StepStream):
+    """One pass over each source in turn: every sample exactly once over all ranks.
+
+    The last batch of a source is filled up with rows that have an empty key and lack every field,
+    so all ranks make equally many steps of equal size and none waits for another.
+
+    Args:
+        sources: name -> source.
+        global_batch: samples a step, over all ranks.
+        rank: this process's place among the data ranks.
+        world_size: how many there are.
+        bad_samples: tolerated share of samples that do not decode; their rows are empty.
+        quarantine: folder for the log of bad samples.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        global_batch: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        bad_samples: float = 0.0,
+        quarantine: Path | None = None,
+    ) -> None:
+        _check_rank(rank, world_size)
+        if global_batch < 1 or global_batch % world_size:
+            raise RecipeError(
+                f"global_batch must be divisible by the number of ranks, {world_size}, but is "
+                f"{global_batch}"
+            )
+        self.sources, self.global_batch = dict(sources), global_batch
+        self.rank, self.world_size = rank, world_size
+        self.quarantine = Quarantine(bad_samples, quarantine, rank)
+        self._turns = [
+            (name, start)
+            for name, source in self.sources.items()
+            for start in range(0, len(source), global_batch)
+        ]
+
+    def __len__(self) -> int:
+        """Steps, the same on each rank."""
+        return len(self._turns)
+
+    def steps(self) -> Iterator[int]:
+        """All of them."""
+        return iter(range(len(self)))
+
+    def make(self, step: int) -> StepBatches:
+        """A step of one batch of one source."""
+        cost = Cost()
+        name, start = self._turns[step]
+        source = self.sources[name]
+        own = np.arange(start + self.rank, start + self.global_batch, self.world_size)
+        taken = [
+            (ref, self._sample(source, ref, cost))
+            for ref in source.locate_all(own[own < len(source)])
+        ]
+        padding = [None] * (len(own) - len(taken))
+        batch = _collate(source, [*taken, *padding], cost)
+        return StepBatches(step, ((batch,),), cost)
+
+    def _sample(self, source: Source, ref: SampleRef, cost: Cost) -> Sample | None:
+        self.quarantine.count(source.name)
+        try:
+            return _read(source, ref, cost)
+        except UndecodableError as error:
+            self.quarantine.refuse(error, source.name)
+            record = {"substitute": None, "key": source.key(ref), "reason": str(error)}
+            self.quarantine.log(source.name, source.fingerprint, ref.position, record)
+            return None
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must be in [0, {world_size}), but is {rank}")
+
+
+def _read(source: Source, ref: SampleRef, cost: Cost) -> Sample:
+    started = perf_counter()
+    members = source.fetch(ref)
+    fetched = perf_counter()
+    try:
+        return source.decode(ref, members)
+    finally:
+        cost.read_ms += (fetched - started) * 1e3
+        cost.decode_ms += (perf_counter() - fetched) * 1e3
+        cost.read_bytes += sum(len(found[0]) for found in members.values() if found)
+
+
+def _collate(
+    source: Source, taken: Sequence[tuple[SampleRef, Sample | None] | None], cost: Cost
+) -> Batch:
+    """A batch of the samples that are there; the others' rows are padding, with seed 0."""
+    started = perf_counter()
+    samples = [entry[1] if entry else None for entry in taken]
+    epochs = [entry[0].epoch for entry in taken if entry and entry[1]]
+    keys = [sample["__key__"] for sample in samples if sample]
+    seeds = np.zeros(len(taken), dtype=np.int64)
+    seeds[[sample is not None for sample in samples]] = source.seeds(epochs, keys)
+    batch = collate(source.name, source.fields, samples, seeds)
+    cost.decode_ms += (perf_counter() - started) * 1e3
+    return batch

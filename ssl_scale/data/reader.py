@@ -1,0 +1,91 @@
+"""Bytes out of shards: `pread` at known offsets, files kept open, disk errors told from bad data.
+
+`pread` moves no file position, so descriptors survive a fork and may be shared. A read that fails
+is tried again on a freshly opened file, as network file systems sometimes need; what still fails
+stops the run. It is never taken for a bad sample: a substitute would hide a failing disk.
+"""
+
+import os
+import time
+from collections import OrderedDict
+
+from ssl_scale.errors import DataError
+
+_WAITS_S = (0.05, 0.5)
+
+
+class ShardReader:
+    """Reads ranges of files, keeping the latest ones open.
+
+    Args:
+        max_open: files kept open at once.
+    """
+
+    def __init__(self, max_open: int = 256) -> None:
+        self._max_open = max_open
+        self._open: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def read(self, path: str, size: int, version: str, offset: int, length: int) -> bytes:
+        """A range of a shard.
+
+        Args:
+            path: of the shard.
+            size: what it must be, in bytes.
+            version: its contents' hash, so that a shard made anew is opened anew.
+            offset: first byte.
+            length: number of bytes.
+
+        Raises:
+            DataError: the shard has another size, or cannot be read.
+        """
+        for attempt in range(len(_WAITS_S) + 1):
+            try:
+                content = os.pread(self._descriptor(path, size, version), length, offset)
+                break
+            except OSError as error:
+                self._close((path, version))
+                if attempt == len(_WAITS_S):
+                    raise DataError(
+                        f"{path}: {length} bytes at {offset} must be readable, but reading failed "
+                        f"{attempt + 1} times ({error}); check the disk or the network and start "
+                        "again: nothing of the data is skipped"
+                    ) from error
+                time.sleep(_WAITS_S[attempt])
+        if len(content) != length:
+            raise DataError(
+                f"{path}: must have {length} bytes at {offset}, but ends after {len(content)} of "
+                "them: it was cut while it was read; restore it"
+            )
+        return content
+
+    def close(self) -> None:
+        """Close all files."""
+        for key in list(self._open):
+            self._close(key)
+
+    def _descriptor(self, path: str, size: int, version: str) -> int:
+        key = path, version
+        if key in self._open:
+            self._open.move_to_end(key)
+            return self._open[key]
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        found = os.fstat(descriptor).st_size
+        if found != size:
+            os.close(descriptor)
+            raise DataError(
+                f"{path}: must be {size} bytes as when it was indexed, but is {found}; restore it, "
+                f"or run `ssl-data index {os.path.dirname(path)}` if the change was meant"
+            )
+        self._open[key] = descriptor
+        if len(self._open) > self._max_open:
+            self._close(next(iter(self._open)))
+        return descriptor
+
+    def _close(self, key: tuple[str, str]) -> None:
+        descriptor = self._open.pop(key, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+# One for the process: sources that share a limit on open files must share the files.
+SHARD_READER = ShardReader()

@@ -1,0 +1,59 @@
+"""What the loader hands to the training loop for one optimizer step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from ssl_scale.types import Batch
+
+
+@dataclass
+class Cost:
+    """What making a step took.
+
+    Args:
+        read_ms: time spent reading.
+        decode_ms: time spent decoding and collating.
+        read_bytes: what was read.
+        substituted: how many bad samples were replaced.
+    """
+
+    read_ms: float = 0.0
+    decode_ms: float = 0.0
+    read_bytes: int = 0
+    substituted: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class StepBatches:
+    """This rank's part of one optimizer step: a sequence of micro-batches.
+
+    Args:
+        step: its number.
+        batches: micro-batches, each one batch for each source that feeds the step.
+        cost: what making it took.
+    """
+
+    step: int
+    batches: tuple[tuple[Batch, ...], ...]
+    cost: Cost = field(default_factory=Cost)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Batch, ...]]:
+        return iter(self.batches)
+
+    def __getitem__(self, micro: int) -> tuple[Batch, ...]:
+        return self.batches[micro]
+
+    def to(self, device: torch.device) -> "StepBatches":
+        """The same batches on another device."""
+        moved = tuple(tuple(batch.to(device) for batch in micro) for micro in self.batches)
+        return replace(self, batches=moved)
+
+    def pin_memory(self) -> "StepBatches":
+        """The same batches in page-locked memory, so that copies to a GPU overlap."""
+        pinned = tuple(tuple(batch.pin_memory() for batch in micro) for micro in self.batches)
+        return replace(self, batches=pinned)

@@ -1,0 +1,103 @@
+"""Text: from UTF-8 bytes to token ids, by a tokenizer file that was trained before."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ssl_scale.data.decoding import FieldDecoder, UndecodableError, pad
+from ssl_scale.errors import DataError
+from ssl_scale.part import Count, Given, RoleName
+from ssl_scale.types import Ragged
+
+
+class TextField(FieldDecoder):
+    """Text as token ids, cut at `max_tokens`.
+
+    Args:
+        extension: of the members.
+        tokenizer: a tokenizer (the ``tokenizers`` library's JSON, as ``ssl-data tokenize`` writes),
+            by role or path.
+        max_tokens: longest sequence, special tokens included.
+        begin: token put first; null for none.
+        end: token put last, kept when the text is cut; null for none.
+        paths: role -> path.
+    """
+
+    def __init__(
+        self,
+        extension: str | Sequence[str],
+        tokenizer: RoleName,
+        max_tokens: Count,
+        begin: str | None = "[CLS]",
+        end: str | None = "[SEP]",
+        *,
+        paths: Given[Mapping[str, str] | None] = None,
+    ) -> None:
+        super().__init__(extension)
+        self.path = Path((paths or {}).get(tokenizer, tokenizer))
+        self.max_tokens = max_tokens
+        self._tokenizer = _open_tokenizer(self.path)
+        self._first = [] if begin is None else [self.token_id(begin)]
+        self._last = [] if end is None else [self.token_id(end)]
+        self._room = max_tokens - len(self._first) - len(self._last)
+        if self._room < 1:
+            raise ValueError(
+                f"max_tokens must leave room beside the special tokens, but is {max_tokens}"
+            )
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the tokenizer knows."""
+        return self._tokenizer.get_vocab_size()
+
+    def token_id(self, token: str) -> int:
+        """The id of a token, such as ``[MASK]``.
+
+        Raises:
+            DataError: the tokenizer does not have it.
+        """
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise DataError(
+                f"{self.path}: must have the token {token!r}, but has not; train it with `ssl-data "
+                "tokenize`, or name its own token (null for none) in the field"
+            )
+        return number
+
+    def decode(self, member: bytes, extension: str) -> np.ndarray:
+        """``[length]`` int64 ids."""
+        try:
+            text = member.decode()
+        except UnicodeDecodeError as error:
+            raise UndecodableError(f"must be UTF-8 text, but is not ({error})") from error
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids[: self._room]
+        return np.array([*self._first, *ids, *self._last], dtype=np.int64)
+
+    def missing(self) -> np.ndarray:
+        """No tokens."""
+        return np.zeros(0, np.int64)
+
+    def collate(self, values: Sequence[np.ndarray]) -> Ragged:
+        """Padded with zeros to the longest of the batch."""
+        return pad(values)
+
+
+def _open_tokenizer(path: Path) -> Tokenizer:
+    if not path.is_file():
+        raise DataError(
+            f"{path}: must be a tokenizer's file, but there is none; bind it with `--data "
+            "ROLE=PATH`, or make one with `ssl-data tokenize`"
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise DataError(
+            f"{path}: must be a tokenizer's file, but does not load ({error}); make one with "
+            "`ssl-data tokenize`"
+        ) from error
+    # A file may carry padding and truncation of its own; lengths are ours to decide.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
