@@ -2,7 +2,7 @@
 
 Exit code 2 means that the recipe or its data is wrong; 3 that the recipe is sound, but data that
 it names is not bound to a path yet. With --build the parts are built too, which finds what only
-constructors know (rules between two arguments, parameters that no objective reaches).
+constructors know (rules between two arguments).
 """
 
 import argparse
@@ -11,9 +11,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ssl_scale.cli.options import add_overrides, read_recipe_of
-from ssl_scale.errors import RecipeError, SslScaleError, UnboundDataError
+from ssl_scale.errors import DataError, RecipeError, SslScaleError, UnboundDataError
 
 if TYPE_CHECKING:
+    from ssl_scale.recipe.data_plan import SourceSpec, ValidationSpec
     from ssl_scale.recipe.recipe import Recipe
 
 EXAMPLES = """examples:
@@ -75,14 +76,20 @@ def _open_sources(recipe: "Recipe") -> dict[str, int]:
         fields = {name: spec.build(paths=recipe.paths) for name, spec in recipe.data.fields.items()}
     except ValueError as error:
         raise RecipeError(f"{recipe.path}: fields cannot be built: {error}") from error
-    samples = {}
-    for name, source in recipe.data.sources.items():
-        read = {field: fields[field] for field in source.fields}
-        samples[name] = Source(name, str(source.path), read).dataset.num_samples
+
+    def open_source(path: str, source: "SourceSpec | ValidationSpec") -> int:
+        try:
+            read = {field: fields[field] for field in source.fields}
+            return Source(path, str(source.path), read).dataset.num_samples
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+
     for name, held_out in recipe.data.validation.items():
-        read = {field: fields[field] for field in held_out.fields}
-        Source(name, str(held_out.path), read)
-    return samples
+        open_source(f"data.validation.{name}", held_out)
+    return {
+        name: open_source(f"data.sources.{name}", source)
+        for name, source in recipe.data.sources.items()
+    }
 
 
 def _build(recipe: "Recipe") -> None:
