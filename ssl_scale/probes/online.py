@@ -1,6 +1,6 @@
 """A linear classifier that is trained beside the encoder, to watch features while they form."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -83,19 +83,33 @@ class OnlineClassifier:
         self.sums.zero_()
         return {"loss": loss / count, "accuracy": hits / count} if count else {}
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs."""
-        return {
-            "weight": self.weight.detach().clone(),
-            "bias": self.bias.detach().clone(),
-            "optimizer": self.optimizer.state_dict(),
-            "sums": self.sums.clone(),
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that a resumed run needs, as named tensors; Adam's are called ``weight.exp_avg``."""
+        moments = {
+            f"{name}.{key}": value
+            for name, parameter in self._parameters().items()
+            for key, value in self.optimizer.state[parameter].items()
         }
+        held = {**self._parameters(), **moments, "sums": self.sums}
+        return {name: value.detach().clone() for name, value in held.items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from a state of the same sizes."""
-        with torch.no_grad():
-            self.weight.copy_(state["weight"])
-            self.bias.copy_(state["bias"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.sums.copy_(state["sums"])
+        for name, parameter in self._parameters().items():
+            parameter.copy_(state[name])
+            moments = {
+                key.removeprefix(f"{name}."): value.clone()
+                for key, value in state.items()
+                if key.startswith(f"{name}.")
+            }
+            if moments:
+                # Adam counts its steps on the host.
+                self.optimizer.state[parameter] = {
+                    key: value.cpu() if key == "step" else value.to(parameter.device)
+                    for key, value in moments.items()
+                }
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return {"weight": self.weight, "bias": self.bias}

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 
 from ssl_scale import dist
+from ssl_scale.train.callbacks.observing import Observing
 from ssl_scale.train.callbacks.reporting import Reporting
 from ssl_scale.train.module import PretrainingModule
 from ssl_scale.train.tally import Tally
@@ -20,6 +21,7 @@ class Validation(pl.Callback):
         sources: name -> makes the finite stream of this rank's batches; equally many on each rank.
         every: optimizer steps between passes; 0 means only at the end.
         reporting: where figures go.
+        observing: is shown every batch, and adds its figures.
     """
 
     def __init__(
@@ -27,10 +29,12 @@ class Validation(pl.Callback):
         sources: Mapping[str, Callable[[], Iterable[Batch]]],
         every: int,
         reporting: Reporting,
+        observing: Observing | None = None,
     ) -> None:
         self.sources = sources
         self.every = every
         self.reporting = reporting
+        self.observing = observing
         self.latest: dict[str, float] = {}
 
     def on_train_batch_end(
@@ -62,6 +66,10 @@ class Validation(pl.Callback):
                 packed = dist.reduce(torch.stack(list(local.values())))
                 tally.add(module.system.losses(answers))
                 tally.step(dict(zip(local, packed, strict=True)))
+                if self.observing is not None:
+                    self.observing.see_validation(name, answers)
             figures |= {f"{name}/{figure}": value for figure, value in tally.read().items()}
+        if self.observing is not None:
+            figures |= self.observing.read_validation()
         module.train()
         return figures
