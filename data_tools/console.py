@@ -1,5 +1,6 @@
 """What the commands print: results on standard output, progress on standard error."""
 
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -39,7 +40,16 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
-            self.bar = tqdm(total=self.total, desc=self.what, unit=f" {self.unit}", unit_scale=True)
+            # Some terminals in containers say that they are 0 by 0, and would get an empty bar.
+            size = shutil.get_terminal_size()
+            self.bar = tqdm(
+                total=self.total,
+                desc=self.what,
+                unit=f" {self.unit}",
+                unit_scale=True,
+                ncols=size.columns,
+                nrows=size.lines,
+            )
         return self
 
     def __exit__(

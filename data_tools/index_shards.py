@@ -57,7 +57,7 @@ def index_one(indexing: Indexing, folder: Path) -> Produced:
         for row, key in enumerate(index.keys):
             contents = _read_members(descriptor, index, row)
             try:
-                require_name(key)
+                require_name(key.removeprefix("./"))  # as `tar cf x.tar ./*` writes
                 facts = examine(contents, indexing.check)
             except Unfit as unfit:
                 if not indexing.skip_bad:

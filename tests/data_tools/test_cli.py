@@ -1,5 +1,6 @@
 """The command starts at once and says what it can do."""
 
+import os
 import subprocess
 import sys
 import time
@@ -50,3 +51,27 @@ def test_a_fault_of_ours_is_said_to_be_ours(
     monkeypatch.setattr(command_build, "run", fail)
     assert main(["build", "a", "b"]) == 1
     assert "internal error (ZeroDivisionError: what)" in capsys.readouterr().err
+
+
+def test_a_terminal_gets_a_bar_and_anything_else_plain_lines() -> None:
+    script = (
+        "from ssl_scale_data_tools.console import Progress\n"
+        "with Progress('pack', 2000, 'samples') as bar:\n"
+        "    bar.advance(1000)\n"
+        "    bar.advance(1000)\n"
+    )
+    plain = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    (line,) = plain.stderr.splitlines()
+    assert line.startswith("pack: 2,000 of 2,000 samples") and "\r" not in line
+    ours, theirs = os.openpty()
+    with subprocess.Popen([sys.executable, "-c", script], stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 4096):
+                shown += piece
+        except OSError:  # how Linux says that the other end was closed
+            pass
+        os.close(ours)
+    assert process.returncode == 0
+    assert b"pack: 100%" in shown and b"2.00k/2.00k" in shown
