@@ -120,6 +120,11 @@ def prepare(arguments: argparse.Namespace, environment: Mapping[str, str]) -> La
         settings["OMP_NUM_THREADS"] = str(max(1, cores // processes))
     if "GLOO_SOCKET_IFNAME" not in environment:
         settings["GLOO_SOCKET_IFNAME"] = "lo"
+    # DeepSpeed compiles operators with ninja, which is found although no one activated the
+    # environment that it is installed in.
+    tools, path = str(Path(sys.executable).parent), environment.get("PATH", os.defpath)
+    if tools not in path.split(os.pathsep):
+        settings["PATH"] = os.pathsep.join((tools, path))
 
     command = [_ssl_scale(), "fit", arguments.recipe, f"--run-folder={run_folder}"]
     if arguments.name is not None:

@@ -88,6 +88,13 @@ def test_cores_are_shared_unless_the_user_has_decided() -> None:
     assert "OMP_NUM_THREADS" not in decided
 
 
+def test_tools_beside_our_python_are_found_without_activating_the_environment() -> None:
+    tools = str(Path(sys.executable).parent)
+    assert launch_of("demo").environment["PATH"].split(os.pathsep)[0] == tools
+    active = {**CPU, "PATH": os.pathsep.join((os.defpath, tools))}
+    assert "PATH" not in launch_of("demo", environment=active).environment
+
+
 def test_processes_default_to_the_gpus_and_to_one_without() -> None:
     assert launch_of("demo").processes == 1
     assert launch_of("demo", environment=FOUR_GPUS).processes == 4
