@@ -84,8 +84,10 @@ class Draw:
 
     def integers(self, name: str, high: int, *shape: int) -> Int[Tensor, "n ..."]:
         """Integers in [0, high); the bias is at most high / 2^40."""
-        return _shift_right(self.bits(name, *shape), 24) * high >> 40 if high < 1 << 23 else (
-            _shift_right(self.bits(name, *shape), 1) % high
+        return (
+            _shift_right(self.bits(name, *shape), 24) * high >> 40
+            if high < 1 << 23
+            else (_shift_right(self.bits(name, *shape), 1) % high)
         )
 
     def chance(self, name: str, probability: float, *shape: int) -> Bool[Tensor, "n ..."]:

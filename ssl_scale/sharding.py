@@ -39,7 +39,7 @@ def full_numel(parameter: nn.Parameter) -> int:
 def local_values(parameter: nn.Parameter) -> Tensor:
     """This rank's piece, flat, writable; under ZeRO-3 with its padding."""
     if is_partitioned(parameter):
-        piece: Tensor = parameter.ds_tensor.data.view(-1)
+        piece: Tensor = parameter.ds_tensor.data.view(-1)  # type: ignore[attr-defined]
         return piece
     return parameter.data.view(-1)
 
@@ -48,7 +48,7 @@ def local_slice(parameter: nn.Parameter, rank: int) -> Slice:
     """Which elements of the whole `local_values` starts with; padding is left out."""
     if not is_partitioned(parameter):
         return Slice(0, parameter.numel())
-    width = parameter.ds_tensor.numel()
+    width = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
     start = min(rank * width, full_numel(parameter))
     return Slice(start, min(width, full_numel(parameter) - start))
 

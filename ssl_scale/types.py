@@ -69,7 +69,8 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
         moved = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor)
+            name: value.to(device, non_blocking=True)
+            if isinstance(value, Tensor)
             else value.to(device)
             for name, value in self.fields.items()
         }
@@ -170,7 +171,8 @@ class Features:
         for entry in fields(self):
             value = getattr(self, entry.name)
             values[entry.name] = (
-                value.detach() if isinstance(value, Tensor)
+                value.detach()
+                if isinstance(value, Tensor)
                 else {name: kept.detach() for name, kept in value.items()}
             )
         return Features(**values)

@@ -1,4 +1,4 @@
-"""The live `Step`: one micro-batch seen by all its objectives, each equal question answered once."""
+"""The live `Step`: one micro-batch seen by all its objectives; equal questions, one answer."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,10 @@ class LiveStep:
     ) -> Features:
         """The named encoder's features, computed once for equal questions."""
         with_gradient = grad and torch.is_grad_enabled()
-        key = ("student", part, *self._name(part, view, mask), attend, draw, with_gradient)
+        question = ("student", part, *self._name(part, view, mask), attend, draw)
+        key = (*question, with_gradient)
+        if not with_gradient and (*question, True) in self._answers.memo:
+            self._answers.memo.setdefault(key, self._answers.memo[(*question, True)].detach())
         if key not in self._answers.memo:
             looked_at = self._view(part, view)
             if draw:

@@ -158,5 +158,3 @@ class System(nn.Module):
             for name, loss in self.losses(answers).items()
         ]
         return torch.stack(values).sum()
-
-

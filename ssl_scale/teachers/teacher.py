@@ -7,13 +7,14 @@ rather than deep-copied: under ZeRO-3 a built part is already partitioned.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from ssl_scale.part import Part
 from ssl_scale.sharding import local_values, refresh_persistent
 
+T = TypeVar("T", bound="Teacher")
 Master = Callable[[nn.Parameter], Tensor]
 
 
@@ -45,7 +46,7 @@ class Teacher(nn.Module, Part, ABC):
             mirrored = sorted(name for name, _ in self.named_children())
             raise KeyError(f"the teacher holds no copy of {path!r}, only {mirrored}") from None
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self: T, mode: bool = True) -> T:
         """Teachers stay in evaluation mode, whatever the rest of the module does."""
         return super().train(False)
 
@@ -70,8 +71,11 @@ class Teacher(nn.Module, Part, ABC):
 
     @abstractmethod
     def start(self, system: nn.Module, master: Master) -> None:
-        """Called once, when the sharded optimizer exists; `master` gives a student parameter's
-        local fp32 values.
+        """Begin, once the sharded optimizer exists.
+
+        Args:
+            system: the student.
+            master: gives a student parameter's local fp32 values.
         """
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 import os
 
-from lightning.pytorch.plugins.environments import ClusterEnvironment
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 
 def _read(*names: str, default: int) -> int:

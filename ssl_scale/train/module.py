@@ -1,12 +1,13 @@
 """The one LightningModule: it owns a system and runs a step program over each step's batches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
+from ssl_scale.data.step_batches import StepBatches
 from ssl_scale.errors import SslScaleError
 from ssl_scale.optim.groups import parameter_groups
 from ssl_scale.optim.optimizer import Optimizer
@@ -19,7 +20,6 @@ from ssl_scale.train.ops import Ops
 from ssl_scale.train.programs.plain import Plain
 from ssl_scale.train.sharded import ShardedState
 from ssl_scale.train.tally import Tally
-from ssl_scale.types import Batch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -98,14 +98,13 @@ class PretrainingModule(pl.LightningModule):
         for teacher in self.system.teachers.values():
             teacher.start(self.system, self.sharded.master)
 
-    def training_step(self, batches: Sequence[Sequence[Batch]], batch_idx: int) -> None:
+    def training_step(self, batches: StepBatches, batch_idx: int) -> None:
         """One optimizer step."""
         self.sharded.forget_gradients()
         ops = Ops(
             self, batches, self.progress.done, self.progress.fraction, self.progress.stop_requested
         )
-        losses = self.program.run(ops)
-        figures = ops.update_teachers()
+        figures = self.program.run(ops)
         self.progress.done += 1
         self.progress.stopping = ops.stop
         norm = float(self.engine.get_global_grad_norm() or 0.0)
@@ -116,8 +115,8 @@ class PretrainingModule(pl.LightningModule):
                 f"samples were {keys[:4]} and {max(len(keys) - 4, 0)} more; lower the learning "
                 "rate, or set optim.clip, and start again: the newest checkpoint is sound"
             )
-        for mapping in losses:
-            self.tally.add(mapping)
+        for losses in ops.losses:
+            self.tally.add(losses)
         self.tally.step(ops.global_counts)
         self.report = StepReport(
             answers=[answers for micro in ops.answers for answers in micro],
@@ -128,13 +127,13 @@ class PretrainingModule(pl.LightningModule):
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function that runs this module's parts.
 
-        Whatever runs parts outside `training_step` goes through here, as ``engine(function, ...)``:
-        ZeRO-3's hooks on the root module then see where a pass begins and ends.
+        Whatever runs parts goes through here, as ``engine(function, ...)``: ZeRO-3's hooks on the
+        root module then see where a pass begins and ends.
         """
         return function(*arguments)
 
     def transfer_batch_to_device(
-        self, batch: Sequence[Sequence[Batch]], device: torch.device, dataloader_idx: int
-    ) -> list[list[Batch]]:
+        self, batch: StepBatches, device: torch.device, dataloader_idx: int
+    ) -> StepBatches:
         """Move every micro-batch."""
-        return [[part.to(device) for part in micro] for micro in batch]
+        return batch.to(device)

@@ -1,6 +1,6 @@
 """The verbs of a step program: what it may do with one optimizer step's batches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +31,7 @@ class Ops:
     def __init__(
         self,
         module: "PretrainingModule",
-        batches: Sequence[Sequence[Batch]],
+        batches: Iterable[Sequence[Batch]],
         index: int,
         progress: float,
         stop: bool = False,
@@ -50,6 +50,7 @@ class Ops:
             for micro, micro_batch in enumerate(batches)
         ]
         self.global_counts: dict[str, Tensor] = {}
+        self.losses: list[dict[str, Loss]] = []
 
     def share_counts(self) -> None:
         """Sum every objective's denominator over micro-batches and ranks, in one collective."""
@@ -68,24 +69,25 @@ class Ops:
         self.global_counts = dict(zip(counts, packed[:-1], strict=True))
         self.stop = bool(packed[-1] > 0)
 
-    def losses(self, micro: int) -> list[dict[str, Loss]]:
-        """The losses of a micro-batch, one mapping a source; chance is seeded afresh."""
-        self._seed(micro)
-        return [self.system.losses(answers) for answers in self.answers[micro]]
+    def forward(self, micro: int) -> Tensor:
+        """A micro-batch's weighted losses over global denominators, with gradient.
 
-    def value(self, losses: Sequence[Mapping[str, Loss]]) -> Tensor:
-        """Weighted losses over global denominators; averaged over ranks, the global loss."""
+        Averaged over ranks, and added up over micro-batches, it is the loss of the global batch.
+        """
+        value: Tensor = self.module.engine(self._forward, micro)
+        return value
+
+    def _forward(self, micro: int) -> Tensor:
+        self._seed(micro)
         world_size = dist.world_size()
-        terms = [
-            loss.total
-            * (
-                self.system.terms[name].weight(self.progress)
-                * world_size
-                / self.global_counts[name].clamp(min=1)
-            ).to(loss.total.dtype)
-            for mapping in losses
-            for name, loss in mapping.items()
-        ]
+        terms = []
+        for answers in self.answers[micro]:
+            losses = self.system.losses(answers)
+            self.losses.append(losses)
+            for name, loss in losses.items():
+                weight = self.system.terms[name].weight(self.progress)
+                scale = weight * world_size / self.global_counts[name].clamp(min=1)
+                terms.append(loss.total * scale.to(loss.total.dtype))
         return torch.stack(terms).sum()
 
     def backward(self, value: Tensor) -> None:

@@ -61,9 +61,7 @@ class ShardedState:
         self.zero = engine.optimizer
         self.stage = int(engine.zero_optimization_stage())
         names = {id(p): name for name, p in module.named_parameters()}
-        self.fragments = {
-            names[id(fragment.parameter)]: fragment for fragment in self._find(names)
-        }
+        self.fragments = {names[id(fragment.parameter)]: fragment for fragment in self._find(names)}
 
     @property
     def inner(self) -> torch.optim.Optimizer:

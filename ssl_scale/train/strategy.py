@@ -1,9 +1,7 @@
 """DeepSpeed ZeRO under Lightning, on GPUs and on CPUs."""
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ if not torch.cuda.is_available():
 
 import deepspeed
 from deepspeed.ops import __compatible_ops__ as compatible_ops
+from lightning.pytorch.plugins.precision import DeepSpeedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import nn
 from torch.optim import Optimizer
@@ -59,6 +58,14 @@ def zero_config(
     }
 
 
+class KeepInputs(DeepSpeedPrecision):
+    """Leaves batches alone: the step casts views, and Lightning refuses frozen dataclasses."""
+
+    def convert_input(self, data: Any) -> Any:
+        """The same data."""
+        return data
+
+
 class ZeroStrategy(DeepSpeedStrategy):
     """Lightning's DeepSpeed strategy without its insistence on CUDA, and with our rendezvous.
 
@@ -69,9 +76,14 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     def __init__(self, config: dict[str, Any], timeout_s: float = 1800.0) -> None:
         super().__init__(
-            config=config, cluster_environment=LaunchEnvironment(), logging_level=30
+            config=config,
+            cluster_environment=LaunchEnvironment(),
+            precision_plugin=KeepInputs("32-true"),
+            logging_level=30,
         )
         self.timeout_s = timeout_s
+        self._meeting_point: tempfile.TemporaryDirectory[str] | None = None
+        self._config_initialized = True  # `zero_config` is complete; Lightning need not fill it
 
     def setup_environment(self) -> None:
         """Set the accelerator up; the parent's version refuses CPUs."""
@@ -81,9 +93,14 @@ class ZeroStrategy(DeepSpeedStrategy):
         """Join the process group at the launcher's meeting point, then tell DeepSpeed."""
         self.set_world_ranks()
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        with _private_meeting_point(self.world_size):
-            self._set_node_environment_variables()
-            dist.start(backend, self.global_rank, self.world_size, self.timeout_s)
+        if self.world_size == 1 and "SSL_SCALE_RENDEZVOUS" not in os.environ:
+            # One process that no launcher started meets nobody: a file instead of a port. DeepSpeed
+            # makes further groups through it, so it lives as long as the process group.
+            self._meeting_point = tempfile.TemporaryDirectory(prefix="ssl_scale_")
+            address = Path(self._meeting_point.name) / "rendezvous"
+            os.environ["SSL_SCALE_RENDEZVOUS"] = address.as_uri()
+        self._set_node_environment_variables()
+        dist.start(backend, self.global_rank, self.world_size, self.timeout_s)
         deepspeed.init_distributed(backend, dist_init_required=False)
 
     def _setup_model_and_optimizer(
@@ -100,21 +117,19 @@ class ZeroStrategy(DeepSpeedStrategy):
         )
         return engine, zero_optimizer
 
+    def training_step(self, *arguments: Any, **options: Any) -> Any:
+        """Call the module itself: programs enter the engine once for each forward pass.
+
+        The parent would run the whole step inside one ``engine.forward``; DeepSpeed counts
+        micro-batches there, so a second backward pass would overwrite ZeRO-3's gradients.
+        """
+        assert self.lightning_module is not None
+        return self.lightning_module.training_step(*arguments, **options)
+
     def teardown(self) -> None:
         """Leave the process group: a process that exits inside one may abort."""
         super().teardown()
         dist.stop()
-
-
-@contextlib.contextmanager
-def _private_meeting_point(world_size: int) -> Iterator[None]:
-    """For one process that no launcher started: a file of its own instead of a port."""
-    if world_size > 1 or "SSL_SCALE_RENDEZVOUS" in os.environ:
-        yield
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["SSL_SCALE_RENDEZVOUS"] = (Path(folder) / "rendezvous").as_uri()
-        try:
-            yield
-        finally:
+        if self._meeting_point is not None:
             del os.environ["SSL_SCALE_RENDEZVOUS"]
+            self._meeting_point.cleanup()

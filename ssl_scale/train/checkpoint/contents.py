@@ -76,7 +76,9 @@ def capture(sharded: ShardedState, fp32_shards: dict[str, Tensor]) -> Contents:
             contents.pieces[f"value/{name}"] = piece
     if dist.rank() == 0:
         for name, buffer in sharded.module.named_buffers():
-            contents.pieces[f"buffer/{name}"] = Piece(_host(buffer.view(-1)), 0, tuple(buffer.shape))
+            contents.pieces[f"buffer/{name}"] = Piece(
+                _host(buffer.view(-1)), 0, tuple(buffer.shape)
+            )
     return contents
 
 

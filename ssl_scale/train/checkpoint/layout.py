@@ -78,9 +78,7 @@ def read_commit(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: not a checkpoint ({error})") from error
     if commit["version"] != VERSION:
-        raise CheckpointError(
-            f"{folder}: version must be {VERSION}, but is {commit['version']}"
-        )
+        raise CheckpointError(f"{folder}: version must be {VERSION}, but is {commit['version']}")
     return commit
 
 
@@ -118,7 +116,9 @@ def broken(checkpoints: Path) -> list[str]:
     return reasons
 
 
-def retain(checkpoints: Path, keep_last: int, keep_every: int = 0, keep: tuple[int, ...] = ()) -> None:
+def retain(
+    checkpoints: Path, keep_last: int, keep_every: int = 0, keep: tuple[int, ...] = ()
+) -> None:
     """Delete old checkpoints, and leftovers of attempts that died; the newest always stays.
 
     A folder is renamed before it is deleted, so a kill leaves trash, never half a checkpoint.

@@ -1,19 +1,15 @@
 """The plain program: forward and backward for each micro-batch, one optimizer step, teachers."""
 
 from ssl_scale.train.ops import Ops
-from ssl_scale.types import Loss
 
 
 class Plain:
     """What almost every system needs."""
 
-    def run(self, ops: Ops) -> list[dict[str, Loss]]:
-        """Train one step; returns every micro-batch's losses, detached sums by objective."""
+    def run(self, ops: Ops) -> dict[str, float]:
+        """Train one step; returns the teachers' figures."""
         ops.share_counts()
-        done: list[dict[str, Loss]] = []
         for micro in range(len(ops.answers)):
-            losses = ops.losses(micro)
-            ops.backward(ops.value(losses))
-            done.extend(losses)
+            ops.backward(ops.forward(micro))
         ops.step()
-        return done
+        return ops.update_teachers()

@@ -1,0 +1,142 @@
+"""From a checked recipe to a `System`: builds every part and hands out run-time values."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssl_scale.data.decoding import FieldDecoder, LabelField
+from ssl_scale.data.text_field import TextField
+from ssl_scale.errors import RecipeError
+from ssl_scale.objectives.objective import Objective
+from ssl_scale.part import Spec
+from ssl_scale.recipe.recipe import Recipe
+from ssl_scale.system.system import NamedMask, System, Terms
+from ssl_scale.teachers.teacher import Teacher
+
+
+def build_fields(recipe: Recipe) -> dict[str, FieldDecoder]:
+    """Every field's decoder, by name; tokenizers are opened here."""
+    paths = dict(recipe.paths)
+    return {name: spec.build(paths=paths) for name, spec in recipe.data.fields.items()}
+
+
+def build_system(recipe: Recipe, dtype: torch.dtype = torch.float32) -> System:
+    """Build all parts of a recipe, in its order; values are drawn from torch's global generator.
+
+    Args:
+        recipe: a checked recipe with its data bound (text fields need their tokenizer).
+        dtype: of floating-point views.
+
+    Raises:
+        RecipeError: parts do not fit together.
+    """
+    given = _vocabulary(recipe)
+    encoders = {name: _build(spec, **given) for name, spec in recipe.encoders.items()}
+    given["widths"] = {name: encoder.width for name, encoder in encoders.items()}
+    heads = {name: _build(spec, **given) for name, spec in recipe.heads.items()}
+    build_objective = partial(_build_objective, given=given, encoders=encoders)
+    objectives = {name: build_objective(entry.spec) for name, entry in recipe.objectives.items()}
+    teachers: dict[str, Teacher] = {}
+    for name, spec in recipe.teachers.items():
+        teachers[name] = _build(spec)
+        teachers[name].adopt(
+            {
+                f"encoders.{key}": partial(_build, part, **given)
+                for key, part in recipe.encoders.items()
+                if _is_asked_of_teachers(recipe, key)
+            }
+            | {f"heads.{key}": partial(_build, part, **given) for key, part in recipe.heads.items()}
+            | {
+                f"objectives.{key}.{head}": partial(_one_head, build_objective, entry.spec, head)
+                for key, entry in recipe.objectives.items()
+                for head in objectives[key].taught
+            }
+        )
+    feeds = {
+        name: tuple(source.feeds)
+        for section in (recipe.data.sources, recipe.data.validation)
+        for name, source in section.items()
+    }
+    system = System(
+        encoders=encoders,
+        objectives=objectives,
+        views={name: _build(spec) for name, spec in recipe.views.items()},
+        masks={
+            name: NamedMask(_build(mask.spec), mask.view, mask.encoder)
+            for name, mask in recipe.masks.items()
+        },
+        heads=heads,
+        teachers=teachers,
+        terms={
+            name: Terms(_build(entry.weight), entry.start, entry.until, entry.absent)
+            for name, entry in recipe.objectives.items()
+        },
+        feeds=feeds,
+        dtype=dtype,
+    )
+    for teacher in teachers.values():
+        teacher.copy_student(system)
+    return system
+
+
+def _build(spec: Spec[Any], **given: Any) -> Any:
+    try:
+        return spec.build(**given)
+    except ValueError as error:
+        raise RecipeError(f"{spec.path or spec.part.__name__}: {error}") from error
+
+
+def _build_objective(
+    spec: Spec[Objective], given: Mapping[str, Any], encoders: Mapping[str, nn.Module]
+) -> Objective:
+    """An objective, told the sizes of the encoder that it reads."""
+    told = dict(given)
+    encoder = encoders.get(str(spec.arguments.get("encoder")))
+    if encoder is not None:
+        told["width"] = encoder.width
+        if hasattr(encoder, "patch_values"):
+            told["patch_values"] = encoder.patch_values
+    objective: Objective = _build(spec, **told)
+    return objective
+
+
+def _one_head(
+    build_objective: Callable[[Spec[Objective]], Objective], spec: Spec[Objective], head: str
+) -> nn.Module:
+    """A second copy of an objective's head: the objective is built again and the rest let go."""
+    built: nn.Module = getattr(build_objective(spec), head)
+    return built
+
+
+def _is_asked_of_teachers(recipe: Recipe, encoder: str) -> bool:
+    """Whether some objective that keeps taught heads, or names a teacher, reads the encoder."""
+    return any(
+        (entry.spec.part.taught or "teacher" in entry.spec.arguments)
+        and encoder == entry.spec.arguments.get("encoder")
+        for entry in recipe.objectives.values()
+    )
+
+
+def _vocabulary(recipe: Recipe) -> dict[str, Any]:
+    """Run-time values that the fields decide."""
+    fields = build_fields(recipe)
+    texts = {name: field for name, field in fields.items() if isinstance(field, TextField)}
+    given: dict[str, Any] = {
+        "classes": {
+            name: field.num_classes
+            for name, field in fields.items()
+            if isinstance(field, LabelField)
+        }
+    }
+    if texts:
+        files = {str(field.path) for field in texts.values()}
+        if len(files) > 1:
+            raise RecipeError(
+                f"data.fields: {sorted(texts)} must share one tokenizer, but use {sorted(files)}"
+            )
+        text = next(iter(texts.values()))
+        given |= {"vocab_size": text.vocab_size, "mask_token": text.token_id("[MASK]")}
+    return given

@@ -1,0 +1,217 @@
+"""``ssl-scale fit``: from a checked recipe and a run folder to a trained system."""
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import lightning.pytorch as pl
+import torch
+
+from ssl_scale import dist
+from ssl_scale.errors import RecipeError
+from ssl_scale.recipe.recipe import Recipe
+from ssl_scale.train import feed
+from ssl_scale.train.callbacks.checkpointing import Checkpointing, StateSource, choose
+from ssl_scale.train.callbacks.observing import Observing, build_observers
+from ssl_scale.train.callbacks.reporting import Reporting
+from ssl_scale.train.callbacks.validation import Validation
+from ssl_scale.train.checkpoint import layout
+from ssl_scale.train.checkpoint.reader import Reader
+from ssl_scale.train.checkpoint.writer import Writer
+from ssl_scale.train.cluster import LaunchEnvironment
+from ssl_scale.train.environment import next_attempt, record_environment, write_atomically
+from ssl_scale.train.module import PretrainingModule
+from ssl_scale.train.records import Records
+from ssl_scale.train.strategy import ZeroStrategy, zero_config
+from ssl_scale.train.wandb_view import WandbView
+
+STOPPED = 75  # EX_TEMPFAIL: asked to stop, everything saved, start again to continue
+
+
+def fit(
+    recipe: Recipe, run_folder: Path, max_steps: int | None = None, resume: bool = True
+) -> None:
+    """Train, or continue training, until the recipe's last step.
+
+    Args:
+        recipe: the checked recipe, its data bound.
+        run_folder: everything the run writes goes here.
+        max_steps: stop early after this many optimizer steps in all; schedules do not shrink.
+        resume: continue from the newest valid checkpoint, if there is one.
+
+    Raises:
+        SslScaleError: the data, the checkpoint or the combination of settings cannot work.
+    """
+    _quiet_libraries()
+    place = LaunchEnvironment()
+    check_sizes(recipe, place.world_size())
+    opened = feed.open_sources(recipe)
+    total = feed.total_steps(recipe, opened)
+    last = min(total, max_steps) if max_steps else total
+    strategy = ZeroStrategy(
+        zero_config(
+            recipe.train.zero,
+            recipe.train.precision,
+            recipe.data.global_batch // place.world_size() // recipe.train.accumulate,
+            recipe.optim.build().clip,
+            place.world_size(),
+        )
+    )
+    trainer = make_trainer(strategy, place, run_folder)
+    strategy.setup_environment()
+    checkpoints = run_folder / "checkpoints"
+    if not resume:
+        set_aside(checkpoints)
+    source = choose(checkpoints, recipe.fingerprint())
+    done = source.state["done"] if source else 0
+    if done >= last:
+        say(f"{run_folder}: {done} of {total} steps are done; nothing is left to do")
+        return
+    module = PretrainingModule(recipe, total, done)
+    attempt, records = begin(recipe, run_folder, source)
+    reporting = Reporting(records, recipe.train.log_every, recipe.name)
+    writer = Writer(
+        checkpoints,
+        dist.rank(),
+        dist.world_size(),
+        attempt,
+        recipe.train.keep_last,
+        recipe.train.keep_every or 0,
+    )
+    state = StateSource({"fingerprint": recipe.fingerprint(), "recipe": recipe.name}, module)
+    validators = {
+        name: partial(feed.validation_stream, recipe, opened, name)
+        for name in recipe.data.validation
+    }
+    observing = Observing(build_observers(recipe), recipe.train.log_every, reporting)
+    trainer.callbacks.extend(  # type: ignore[attr-defined]
+        [
+            Validation(validators, recipe.train.validate_every or 0, reporting, observing),
+            observing,
+            reporting,
+            Checkpointing(writer, recipe.train.save_every, state, source),
+        ]
+    )
+    loader = feed.training_loader(recipe, opened, done, last, run_folder)
+    with signals_ask_to_stop(module):
+        trainer.fit(module, loader)
+    records.close()
+    dist.stop()
+    if module.progress.stopping:
+        say(f"stopped after step {module.progress.done}, saved; start again to continue")
+        sys.exit(STOPPED)
+    if module.progress.done >= total and place.global_rank() == 0:
+        write_atomically(run_folder / "COMPLETED", f"{module.progress.done}\n")
+
+
+def check_sizes(recipe: Recipe, world_size: int) -> None:
+    """Refuse what cannot be cut evenly, or what DeepSpeed cannot do.
+
+    Raises:
+        RecipeError: says which setting must change.
+    """
+    parts = world_size * recipe.train.accumulate
+    if recipe.data.global_batch % parts:
+        raise RecipeError(
+            f"data.global_batch must be divisible by processes x train.accumulate = "
+            f"{world_size} x {recipe.train.accumulate}, but is {recipe.data.global_batch}"
+        )
+    if recipe.train.zero == 0 and recipe.train.precision != "fp32":
+        raise RecipeError(
+            f"train.zero must be 1, 2 or 3 with train.precision {recipe.train.precision}, whose "
+            "fp32 masters DeepSpeed keeps in these stages only, but is 0"
+        )
+
+
+def make_trainer(strategy: ZeroStrategy, place: LaunchEnvironment, run_folder: Path) -> pl.Trainer:
+    """Lightning's trainer, with everything off that we do ourselves."""
+    return pl.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=place.local_world_size,
+        num_nodes=place.num_nodes,
+        strategy=strategy,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=run_folder,
+    )
+
+
+def begin(recipe: Recipe, run_folder: Path, source: Reader | None) -> tuple[int, Records]:
+    """Write down what starts here: the recipe, the environment, where the records go on."""
+    attempt: int = dist.broadcast_object(next_attempt(run_folder) if dist.rank() == 0 else 0)
+    views = []
+    if dist.rank() == 0:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(run_folder / "recipe.yaml", recipe.to_yaml())
+        for reason in layout.broken(run_folder / "checkpoints"):
+            say(f"passed over: {reason}")
+        for warning in record_environment(run_folder, attempt):
+            say(f"warning: {warning}")
+        if recipe.train.wandb:
+            views.append(WandbView(run_folder, run_folder.name, recipe.resolved))
+    records = Records(run_folder, attempt, views)
+    if attempt > 1:
+        records.resume(source.state["done"] if source else -1)
+    if source:
+        say(f"continuing {run_folder} after step {source.state['done']} (attempt {attempt})")
+    return attempt, records
+
+
+def set_aside(checkpoints: Path) -> None:
+    """Make room for a run that starts over; nothing is deleted."""
+    if dist.rank() == 0 and checkpoints.exists():
+        number = 1 + len(list(checkpoints.parent.glob("checkpoints.before-*")))
+        checkpoints.rename(checkpoints.parent / f"checkpoints.before-{number}")
+    dist.barrier()
+
+
+def say(text: str) -> None:
+    """Tell the user once."""
+    if dist.rank() == 0:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def signals_ask_to_stop(module: PretrainingModule) -> Iterator[None]:
+    """The first SIGTERM, SIGINT or SIGUSR1 asks to stop after the step; a second one ends at once.
+
+    The handler only sets a flag: to save inside a signal handler deadlocks.
+    """
+    own_process = os.getpid()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own_process:  # a forked loader worker inherited the handler
+            os._exit(128 + number)
+        if module.progress.stop_requested:
+            os._exit(128 + number)
+        module.progress.stop_requested = True
+
+    before = {
+        number: signal.signal(number, ask)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _quiet_libraries() -> None:
+    """Silence notices that no user can act on; their own warnings stay."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for pattern in (".*_all_gather_base.*", ".*_reduce_scatter_base.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=pattern)
+    for module in ("lightning.*", "deepspeed.*", "torch.distributed.*"):
+        warnings.filterwarnings("ignore", module=module)
