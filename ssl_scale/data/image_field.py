@@ -63,7 +63,8 @@ class ImageField(FieldDecoder):
                     )
                 # JPEG can decode at 1/2, 1/4 or 1/8 for less; never below what is asked.
                 image.draft(None, (self.size_px, self.size_px))
-                pixels = np.asarray(self._squared(_eight_bits(ImageOps.exif_transpose(image))))
+                ImageOps.exif_transpose(image, in_place=True)
+                pixels = np.asarray(self._squared(_eight_bits(image)))
         except (UndecodableError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - the formats' parsers raise all sorts of things
@@ -71,10 +72,11 @@ class ImageField(FieldDecoder):
             raise UndecodableError(f"must be a picture, but does not decode ({reason})") from error
         if pixels.ndim == 2:
             return pixels[None]
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return pixels.transpose(2, 0, 1)
 
     def _squared(self, image: Image.Image) -> Image.Image:
-        image = image.convert(_MODES[self.channels])
+        if image.mode != _MODES[self.channels]:
+            image = image.convert(_MODES[self.channels])
         target = (self.size_px, self.size_px)
         if image.size == target:
             return image

@@ -171,5 +171,6 @@ def _feistel(values: Bits, halves: Bits, keys: Bits) -> Bits:
     low = (np.uint64(1) << halves) - np.uint64(1)
     left, right = values >> halves, values & low
     for turn in range(_ROUNDS):
-        left, right = right, left ^ (combine(keys, turn, right) & low)
+        # Keys are hashes, so neighbours of a key are as good as others.
+        left, right = right, left ^ (combine(keys + np.uint64(turn), right) & low)
     return (left << halves) | right
