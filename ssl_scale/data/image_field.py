@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ssl_scale.data.decoding import FieldDecoder, UndecodableError
@@ -67,6 +67,11 @@ class ImageField(FieldDecoder):
                 pixels = np.asarray(self._squared(_eight_bits(image)))
         except (UndecodableError, MemoryError):
             raise
+        except UnidentifiedImageError:  # its own words are the address of our buffer
+            formats = ", ".join(_FORMATS)
+            raise UndecodableError(
+                f"must be a picture, but does not decode (it is none of {formats})"
+            ) from None
         except Exception as error:  # noqa: BLE001 - the formats' parsers raise all sorts of things
             reason = str(error) or type(error).__name__
             raise UndecodableError(f"must be a picture, but does not decode ({reason})") from error

@@ -311,7 +311,7 @@ def _local_folder(name: str) -> Path:
             f"{name}: a data set must be a folder of indexed shards, but this names archives; put "
             "them in one folder, run `ssl-data index FOLDER` and give the folder"
         )
-    if "://" in name:
+    if re.match(r"\w{2,}:/", name):  # one slash is what a `Path` leaves of the two
         raise DataError(
             f"{name}: a data set must be a local folder, but this is a remote address; copy it here"
         )
