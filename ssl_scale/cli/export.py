@@ -6,7 +6,8 @@ from pathlib import Path
 
 EXAMPLES = """examples:
   ssl-scale export runs/demo exported
-  ssl-scale export runs/demo exported --step 1000
+  ssl-scale export runs/demo exported --step 1000 --force
+  ssl-scale export runs/demo exported --teacher ema
 """
 
 
@@ -17,12 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--step", type=int, metavar="N", help="checkpoint to export; default: the newest"
     )
+    parser.add_argument("--teacher", metavar="NAME", help="export a teacher, not the student")
+    parser.add_argument("--force", action="store_true", help="replace an export that is there")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export; returns the exit code."""
-    from ssl_scale.system.pretrained import export
+    from ssl_scale.train.export import export
 
-    export(arguments.run_folder, arguments.output, step=arguments.step)
+    export(
+        arguments.run_folder,
+        arguments.output,
+        step=arguments.step,
+        teacher=arguments.teacher,
+        force=arguments.force,
+    )
     sys.stdout.write(f"{arguments.output}\n")
     return 0

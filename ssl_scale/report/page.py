@@ -19,6 +19,7 @@ from ssl_scale.errors import SslScaleError
 from ssl_scale.report.charts import map_chart
 from ssl_scale.report.curves import Curves, draw_curves
 from ssl_scale.report.gallery import Gallery, to_data_uri
+from ssl_scale.report.pictures import update_gallery
 from ssl_scale.report.tables import Table, read_evaluation, summarize
 from ssl_scale.train.environment import compare_environments, read_environments, write_atomically
 from ssl_scale.train.records import METRICS_NAME, read_metrics, read_resumes
@@ -31,27 +32,37 @@ def write_report(run_folder: Path, output: Path | None = None) -> Path:
     """Write the page from what lies in the run's folder.
 
     Args:
-        run_folder: metrics.jsonl must be there; recipe.yaml, environment.json, evaluation.json
-            and pictures are shown if they are.
+        run_folder: metrics.jsonl must be there; the rest is shown if it is: recipe.yaml,
+            environment.json, evaluation.json, checkpoints.
         output: the page; ``report.html`` in the run's folder unless told.
 
     Returns:
         The path of the page.
     """
     run_folder = Path(run_folder)
-    path = Path(output) if output else run_folder / REPORT_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, render_report(run_folder))
-    return path
-
-
-def render_report(run_folder: Path) -> str:
-    """The page's HTML."""
-    metrics = run_folder / METRICS_NAME
-    if not metrics.exists():
+    if not (run_folder / METRICS_NAME).exists():
         raise SslScaleError(
             f"{run_folder} must be the folder of a run that was started, but has no {METRICS_NAME}"
         )
+    path = Path(output) if output else run_folder / REPORT_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    problems = []
+    try:
+        update_gallery(run_folder)
+    except SslScaleError as error:  # the curves are worth a page without the pictures
+        problems.append(f"The pictures could not be computed: {error}")
+    write_atomically(path, render_report(run_folder, problems))
+    return path
+
+
+def render_report(run_folder: Path, problems: Sequence[str] = ()) -> str:
+    """The page's HTML.
+
+    Args:
+        run_folder: where everything lies.
+        problems: what a reader must know is missing.
+    """
+    metrics = run_folder / METRICS_NAME
     recipe = _read_recipe(run_folder)
     lines = read_metrics(metrics)
     environments = read_environments(run_folder)
@@ -73,7 +84,7 @@ def render_report(run_folder: Path) -> str:
         name=str(recipe.get("name", run_folder.resolve().name)),
         contents=_contents(curves, gallery, evaluation),
         summary=summary,
-        warnings=_warnings(environments),
+        warnings=[*_warnings(environments), *problems],
         evaluation=evaluation,
         curves=curves,
         gallery=_show_gallery(gallery),
@@ -175,20 +186,24 @@ def _show_gallery(gallery: Gallery | None) -> dict[str, Any] | None:
 
 
 def _show_neighbours(gallery: Gallery, place: int) -> dict[str, Any]:
-    name = gallery.query_names[place]
+    label = gallery.query_labels[place]
     return {
-        "query": {"uri": to_data_uri(gallery.queries[place]), "name": name},
+        "query": {
+            "uri": to_data_uri(gallery.queries[place]),
+            "name": gallery.query_names[place],
+        },
         "found": [
             {
                 "uri": to_data_uri(picture),
-                "name": found,
+                "name": name,
                 "similarity": f"{similarity:.2f}",
-                "is_same": found == name,
+                "is_same": label >= 0 and label == found,
             }
-            for picture, found, similarity in zip(
+            for picture, name, similarity, found in zip(
                 gallery.neighbours[place],
                 gallery.neighbour_names[place],
                 gallery.similarities[place],
+                gallery.neighbour_labels[place],
                 strict=True,
             )
         ],

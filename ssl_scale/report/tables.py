@@ -161,11 +161,12 @@ def _cell(column: Mapping[str, Any], value: Mapping[str, float] | None,
           best: Mapping[str, float | None]) -> Cell:  # fmt: skip
     if value is None:
         return Cell("", "", False)
-    digits = column.get("digits", 3)
+    scale = column.get("scale", 1)
+    digits = column.get("digits", 1 if scale == 100 else 3)
     spread = value.get("spread")
     return Cell(
-        text=f"{value['mean']:.{digits}f}",
-        spread="" if spread is None else f"{spread:.{digits}f}",
+        text=f"{scale * value['mean']:.{digits}f}",
+        spread="" if spread is None else f"{scale * spread:.{digits}f}",
         is_best=value["mean"] == best[column["name"]],
     )
 

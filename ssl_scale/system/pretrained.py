@@ -252,7 +252,9 @@ def write_pretrained(
         about = {"format": FORMAT, "version": VERSION, **config}
         text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
         (draft / CONFIG_NAME).write_text(text, encoding="utf-8")
+        mode = (draft / CONFIG_NAME).stat().st_mode
         for path in draft.iterdir():
+            path.chmod(mode)  # safetensors makes its files readable to nobody else
             _sync(path)
         _put(draft, folder)
     finally:

@@ -84,6 +84,8 @@ def make_gallery(name="a thin three"):
         neighbours=rng.integers(0, 255, (3, 5, 8, 8, 3), dtype=np.uint8),
         neighbour_names=((name,) * 5, ("a bold eight", "b", "c", "d", "e"), ("x",) * 5),
         similarities=rng.uniform(0.5, 1, (3, 5)).astype(np.float32),
+        query_labels=np.array([3, 8, 1]),
+        neighbour_labels=np.array([[3, 3, 3, 5, 3], [8, 3, 3, 8, 8], [1, 1, 7, 1, 1]]),
         originals=rng.integers(0, 255, (6, 8, 8, 3), dtype=np.uint8),
         masked=rng.integers(0, 255, (6, 8, 8, 3), dtype=np.uint8),
         predictions=rng.integers(0, 255, (6, 8, 8, 3), dtype=np.uint8),

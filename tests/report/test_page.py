@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_scale.errors import SslScaleError
-from ssl_scale.report.gallery import Gallery, to_pictures
+from ssl_scale.report.gallery import Gallery
 from ssl_scale.report.page import write_report
 from tests.report.runs import EVALUATION, make_gallery, write_run
 
@@ -173,9 +173,3 @@ def test_an_empty_gallery_comes_back_empty(tmp_path):
     found = Gallery.read(tmp_path)
     assert found is not None
     assert (found.step, found.classes, len(found.queries)) == (3, (), 0)
-
-
-def test_pixels_become_pictures():
-    values = np.array([[[[-1.0, 0.0], [1.0, 2.0]]]])
-    assert to_pictures(values)[0, :, :, 0].tolist() == [[0, 128], [255, 255]]
-    assert to_pictures(np.zeros((1, 3, 4, 5))).shape == (1, 4, 5, 3)

@@ -1,0 +1,309 @@
+"""``ssl-scale evaluate``: runs against raw pixels, an untrained encoder and each other.
+
+The table's rows share data, labelled subsets and hidden tokens. The first run's recipe says what is
+measured (its ``evaluation`` and ``probes``); every run brings its own encoder, views and fields.
+"""
+
+import csv
+import io
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssl_scale.data.decoding import FieldDecoder
+from ssl_scale.errors import DataError, RecipeError
+from ssl_scale.probes.few_labels import Summary
+from ssl_scale.probes.knn import KNN
+from ssl_scale.probes.linear import LinearProbe
+from ssl_scale.probes.probe import Probe
+from ssl_scale.recipe.evaluation_plan import EvaluationData, EvaluationPlan
+from ssl_scale.recipe.recipe import Recipe
+from ssl_scale.report import measure
+from ssl_scale.report.features import open_held_out, read_batches
+from ssl_scale.report.measure import Batches, Figures, Labelled
+from ssl_scale.report.tables import EVALUATION_NAME, lay_out
+from ssl_scale.report.terminal import draw_table
+from ssl_scale.system.build import build_fields
+from ssl_scale.system.system import System
+from ssl_scale.train.environment import write_atomically
+from ssl_scale.train.trained import build_untrained, read_trained
+
+PIXELS, UNTRAINED, UNIGRAM = "raw pixels", "untrained encoder", "unigram"
+_TITLES = {
+    "zero_shot": ("zero-shot by caption", "accuracy"),
+    "image_to_text/recall@1": ("image to text", "R@1"),
+    "image_to_text/recall@5": ("image to text", "R@5"),
+    "text_to_image/recall@1": ("text to image", "R@1"),
+    "text_to_image/recall@5": ("text to image", "R@5"),
+    "masked_tokens": ("masked tokens", "nats"),
+}
+
+
+@dataclass
+class Evaluation:
+    """The rows so far.
+
+    Args:
+        seeds: choose the labelled subsets.
+        probes: are fitted on features.
+        began: for progress lines.
+    """
+
+    seeds: Sequence[int]
+    probes: Mapping[str, Probe]
+    began: float = field(default_factory=time.monotonic)
+    rows: dict[str, Figures] = field(default_factory=dict)
+    test_labels: np.ndarray | None = None
+
+    def say(self, text: str) -> None:
+        """Print one line of progress."""
+        sys.stderr.write(f"[{time.monotonic() - self.began:5.1f} s] {text}\n")
+        sys.stderr.flush()
+
+
+def evaluate(
+    run_folders: Sequence[Path],
+    overrides: Sequence[str] = (),
+    bindings: Mapping[str, str] | None = None,
+    seeds: int = 3,
+    output: Path | None = None,
+    labels: Sequence[str] = (),
+    teacher: str | None = None,
+) -> dict[str, Any]:
+    """Measure runs, print the table, and write it as JSON and CSV.
+
+    Args:
+        run_folders: one row each.
+        overrides: laid over every run's recipe.
+        bindings: data role -> path.
+        seeds: how many labelled subsets of each size.
+        output: the JSON; ``evaluation.json`` in the first run's folder unless told.
+        labels: the rows' names; the folders' unless told.
+        teacher: a teacher whose copies take the student's place.
+
+    Returns:
+        What was written.
+    """
+    names = list(labels) or [Path(folder).resolve().name for folder in run_folders]
+    if len(set(names) - {PIXELS, UNTRAINED, UNIGRAM}) != len(run_folders):
+        raise RecipeError(
+            f"labels must be {len(run_folders)} different names, one a run, but are {names}"
+        )
+    table: Evaluation | None = None
+    for name, folder in zip(names, run_folders, strict=True):
+        trained = read_trained(folder, teacher=teacher, overrides=overrides, bindings=bindings)
+        plan = _plan_of(trained.recipe, folder)
+        data = _Data(trained.recipe, plan)
+        if table is None:
+            first, first_step = trained, trained.step
+            table = Evaluation(range(seeds), _probes(trained.recipe))
+            _measure_baselines(table, trained.recipe, plan, data)
+        table.say(f"{name}: step {trained.step}")
+        table.rows[name] = _measure(table, trained.system, plan, data)
+    assert table is not None, "there is at least one run"
+    _measure_unigram(table, first.system, _plan_of(first.recipe, run_folders[0]), first.recipe)
+    result = _describe(table, first.recipe, first_step, teacher)
+    path = Path(output) if output else Path(run_folders[0]) / EVALUATION_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(result, indent=1) + "\n")
+    write_atomically(path.with_suffix(".csv"), _as_csv(result))
+    sys.stdout.write(draw_table(lay_out(result)) + f"written: {path}\n")
+    return result
+
+
+class _Data:
+    """The evaluation's data sets, opened with one recipe's fields; read anew for each pass."""
+
+    def __init__(self, recipe: Recipe, plan: EvaluationPlan) -> None:
+        self.fields = build_fields(recipe)
+        self.seed = recipe.train.seed
+        self.views = {name: spec.arguments.get("field") for name, spec in recipe.views.items()}
+        self.masks = {name: mask.view for name, mask in recipe.masks.items()}
+        self.image = str(self.views[plan.view or plan.encoder])
+        self.label = plan.label
+
+    def labelled(self, data: EvaluationData, caption: str | None = None) -> Batches:
+        """Pictures with labels, and captions if asked and there."""
+        wanted = {name: self.fields[name] for name in (self.image, self.label)}
+        if caption is not None and _holds(data, self.fields[caption]):
+            wanted[caption] = self.fields[caption]
+        return self._batches(data, wanted)
+
+    def of_view(self, data: EvaluationData, view: str) -> Batches:
+        """What a view shows."""
+        name = str(self.views[view])
+        return self._batches(data, {name: self.fields[name]})
+
+    def _batches(self, data: EvaluationData, fields: Mapping[str, FieldDecoder]) -> Batches:
+        source = open_held_out(data, fields, self.seed)
+        return lambda: read_batches(source)
+
+
+def _holds(data: EvaluationData, decoder: FieldDecoder) -> bool:
+    source = open_held_out(data, {}, 0)
+    return any(source.dataset.fields.get(extension, 0) for extension in decoder.extensions)
+
+
+def _plan_of(recipe: Recipe, folder: Path) -> EvaluationPlan:
+    if recipe.evaluation is None:
+        raise RecipeError(
+            f"{folder}: the run's recipe must have an `evaluation` section to be evaluated, but "
+            "has none; add one with --set evaluation.pool.data=..., or in the recipe"
+        )
+    return recipe.evaluation
+
+
+def _probes(recipe: Recipe) -> dict[str, Probe]:
+    built = {name: spec.build() for name, spec in recipe.probes.items()}
+    return built or {"k-NN": KNN(), "linear probe": LinearProbe()}
+
+
+def _measure_baselines(
+    table: Evaluation, recipe: Recipe, plan: EvaluationPlan, data: _Data
+) -> None:
+    untrained = _on_device(build_untrained(recipe))
+    table.say(PIXELS)
+    pixels = [
+        measure.look_for_labels(
+            plan, measure.plain_pixels(plan.view or plan.encoder), untrained, data.labelled(part)
+        )
+        for part in (plan.pool, plan.test)
+    ]
+    table.test_labels = pixels[1].labels
+    _check_subsets(pixels[0], plan)
+    table.rows[PIXELS] = measure.measure_pixels(
+        table.probes, pixels[0], pixels[1], plan.labels_per_class, table.seeds
+    )
+    table.say(UNTRAINED)
+    table.rows[UNTRAINED] = _measure(table, untrained, plan, data)
+
+
+def _check_subsets(pool: Labelled, plan: EvaluationPlan) -> None:
+    counts = np.unique(pool.labels, return_counts=True)[1]
+    most = max(plan.labels_per_class)
+    if not len(counts) or counts.min() < most:
+        raise DataError(
+            f"evaluation.pool must have {most} samples of every class, but has "
+            f"{counts.min() if len(counts) else 0} of one; lower evaluation.labels_per_class"
+        )
+
+
+def _measure(table: Evaluation, system: System, plan: EvaluationPlan, data: _Data) -> Figures:
+    system = _on_device(system)
+    look = measure.encoder_features(plan)
+    pool = measure.look_for_labels(plan, look, system, data.labelled(plan.pool))
+    test = measure.look_for_labels(plan, look, system, data.labelled(plan.test))
+    if table.test_labels is None or not np.array_equal(table.test_labels, test.labels):
+        raise DataError(
+            "runs must be evaluated on the same test samples, but this run's recipe names others; "
+            "bind them with --data"
+        )
+    figures = measure.measure_probes(table.probes, pool, test, plan.labels_per_class, table.seeds)
+    contrast = measure.aligning_objective(plan, system)
+    if contrast is not None:
+        prompts = measure.make_prompts(plan, contrast, system, data.fields)
+        text = next(v for n, v in zip(contrast.between, contrast.views, strict=True)
+                    if n != plan.encoder)  # fmt: skip
+        batches = data.labelled(plan.test, plan.caption or system.views[text].field)
+        figures |= measure.measure_alignment(plan, contrast, system, batches, prompts)
+    masked = measure.masked_objective(plan, system)
+    if masked is not None and plan.text is not None:
+        view = system.masks[masked.mask].view
+        figures |= measure.measure_masked_tokens(
+            masked, plan.text.objective, system, data.of_view(plan.text.test, view)
+        )
+    return figures
+
+
+def _measure_unigram(
+    table: Evaluation, system: System, plan: EvaluationPlan, recipe: Recipe
+) -> None:
+    masked = measure.masked_objective(plan, system)
+    if masked is None or plan.text is None:
+        return
+    table.say(UNIGRAM)
+    data, view = _Data(recipe, plan), system.masks[masked.mask].view
+    table.rows[UNIGRAM] = measure.measure_unigram(
+        masked,
+        system,
+        data.of_view(plan.text.train, view),
+        data.of_view(plan.text.test, view),
+    )
+
+
+def _on_device(system: System) -> System:
+    return system.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _describe(table: Evaluation, recipe: Recipe, step: int, teacher: str | None) -> dict[str, Any]:
+    plan = recipe.evaluation
+    assert plan is not None and table.test_labels is not None, "the rows were measured"
+    columns = [
+        {"name": f"{probe}@{count}", "group": probe, "title": _labels(count), "scale": 100}
+        for probe in table.probes
+        for count in plan.labels_per_class
+    ]
+    present = {name for figures in table.rows.values() for name in figures}
+    columns += [
+        {"name": name, "group": group, "title": title, "scale": 100}
+        for name, (group, title) in _TITLES.items()
+        if name in present
+    ]
+    for column in columns:
+        if column["name"] == "masked_tokens":
+            column |= {"better": "lower", "scale": 1, "digits": 3}
+    return {
+        "version": 1,
+        "recipe": recipe.name,
+        "step": step,
+        "teacher": teacher,
+        "seeds": list(table.seeds),
+        "num_test": len(table.test_labels),
+        "columns": columns,
+        "rows": [
+            {"label": name, "cells": {key: _cell(value) for key, value in figures.items()}}
+            for name, figures in table.rows.items()
+        ],
+        "notes": _notes(table, len(table.test_labels)),
+    }
+
+
+def _notes(table: Evaluation, num_test: int) -> list[str]:
+    return [
+        f"Per cent of {num_test} held-out samples, unless it says nats; {len(table.seeds)} seeds "
+        "choose the labelled samples, ± is their standard deviation.",
+        "k-NN on raw pixels takes cosine or Euclidean distance, whichever suits them better.",
+    ]
+
+
+def _labels(count: int) -> str:
+    return f"{count} label" if count == 1 else f"{count} labels"
+
+
+def _cell(summary: Summary) -> dict[str, Any]:
+    several = len(summary.values) > 1
+    return {
+        "mean": summary.mean,
+        "spread": summary.spread if several else None,
+        "values": list(summary.values),
+    }
+
+
+def _as_csv(result: Mapping[str, Any]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = [column["name"] for column in result["columns"]]
+    writer.writerow(["row", *(f"{name}{end}" for name in names for end in ("", "±"))])
+    for row in result["rows"]:
+        cells = [row["cells"].get(name) or {} for name in names]
+        writer.writerow(
+            [row["label"], *(cell.get(key) for cell in cells for key in ("mean", "spread"))]
+        )
+    return buffer.getvalue()
