@@ -22,17 +22,12 @@ from torch import Tensor
 from ssl_scale.nn.packing import Group, Packing
 from ssl_scale.types import Attend
 
-
-def _find(module: str, name: str) -> Callable[..., Any] | None:
-    try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except ImportError:
-        return None
-    return found
-
-
-_TORCH_KERNEL = _find("torch.nn.attention.varlen", "varlen_attn")  # from torch 2.10 on
-_PACKAGE_KERNEL = _find("flash_attn", "flash_attn_varlen_func")
+# The variable-length kernels, by module and name, in the order of preference; torch has one from
+# 2.10 on.
+KERNELS = (
+    ("torch.nn.attention.varlen", "varlen_attn"),
+    ("flash_attn", "flash_attn_varlen_func"),
+)
 
 # On a CPU the fused kernel is slower than three plain operations on sequences this short.
 _SHORT = 48
@@ -107,6 +102,22 @@ def _dense(
 
 
 @cache
+def find_kernel(kernels: tuple[tuple[str, str], ...]) -> Callable[..., Any] | None:
+    """The first kernel that this machine has.
+
+    Looked for at its first use: torch's brings all of torch.compile with it, which takes seconds to
+    import, and cannot be imported at all while ``deepspeed.zero.Init`` replaces torch's functions.
+    """
+    for module, name in kernels:
+        try:
+            found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            continue
+        return found
+    return None
+
+
+@cache
 def _has_flash(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
@@ -115,18 +126,18 @@ def _has_varlen(query: Tensor) -> bool:
     """Whether a variable-length kernel takes these tensors."""
     return (
         query.is_cuda
-        and (_TORCH_KERNEL is not None or _PACKAGE_KERNEL is not None)
         and query.dtype in (torch.float16, torch.bfloat16)
         and query.shape[-1] % 8 == 0
         and query.shape[-1] <= 256
         and _has_flash(query.device)
+        and find_kernel(KERNELS) is not None
     )
 
 
 def varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, causal: bool) -> Tensor:
     """Attention by a variable-length GPU kernel: torch's, else the package's."""
     ends, longest = packing.ends, packing.longest
-    kernel = _TORCH_KERNEL or _PACKAGE_KERNEL
+    kernel = find_kernel(KERNELS)
     assert kernel is not None
     out: Tensor = kernel(
         query, key, value, ends, ends, longest, longest, **_causal_option(kernel, causal)

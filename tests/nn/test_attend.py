@@ -1,5 +1,9 @@
 """Every attention path against softmax attention written out for one sequence and one head."""
 
+import math
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -128,18 +132,31 @@ def test_half_precision_stays_near_double() -> None:
     )
 
 
+def test_building_models_does_not_import_the_compiler() -> None:
+    program = "import sys, ssl_scale.encoders.vision; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_a_missing_kernel_is_passed_over() -> None:
+    missing = (("no_such_package", "kernel"), ("math", "no_such_name"))
+    assert core.find_kernel(missing) is None
+    assert core.find_kernel((*missing, ("math", "sin"))) is math.sin
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("kernel", ["_TORCH_KERNEL", "_PACKAGE_KERNEL"])
+@pytest.mark.parametrize("kernel", core.KERNELS, ids=lambda kernel: kernel[1])
 @pytest.mark.parametrize("how", ["full", "causal"])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 def test_gpu_kernels_equal_the_reference(
-    lengths: tuple[int, ...], how: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+    lengths: tuple[int, ...], how: str, kernel: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if getattr(core, kernel) is None:
+    if core.find_kernel((kernel,)) is None:
         pytest.skip(f"{kernel} is not installed")
-    for other in {"_TORCH_KERNEL", "_PACKAGE_KERNEL"} - {kernel}:
-        monkeypatch.setattr(core, other, None)
+    monkeypatch.setattr(core, "KERNELS", (kernel,))
     inputs = qkv(sum(lengths), torch.bfloat16, "cuda")
     weight = torch.randn_like(inputs[0])
     out = attend(*inputs, packing_of(lengths, "cuda"), how)
