@@ -52,8 +52,8 @@ test: $(STAMP)
 
 check: $(STAMP)
 	@echo "==> ruff"
-	@$(VENV)/bin/ruff format --check --quiet . || { $(VENV)/bin/ruff format --check .; exit 1; }
-	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
 	@echo "==> mypy --strict"
 	@$(VENV)/bin/mypy ssl_scale data_tools launch
 	@echo "==> import-linter"

@@ -10,6 +10,7 @@ from tests.benchmarks.run import Row
 
 GOAL_S = 1.0
 REPEATS = 7
+BARE = (sys.executable, "-c", "pass")
 COMMANDS = (
     ("ssl-scale", "--help"),
     ("ssl-scale", "fit", "--help"),
@@ -22,12 +23,10 @@ COMMANDS = (
 
 def rows() -> list[Row]:
     """Time each command, against Python that starts and does nothing."""
-    bare = _median_s((sys.executable, "-c", "pass"))
     folder = Path(sys.executable).parent
-    return [
-        _row(" ".join(words), _median_s((str(folder / words[0]), *words[1:])), bare)
-        for words in COMMANDS
-    ]
+    full = {words: (str(folder / words[0]), *words[1:]) for words in COMMANDS}
+    medians = _medians_s([BARE, *full.values()])
+    return [_row(" ".join(words), medians[full[words]], medians[BARE]) for words in COMMANDS]
 
 
 def _row(measure: str, value: float, bare: float) -> Row:
@@ -42,10 +41,12 @@ def _row(measure: str, value: float, bare: float) -> Row:
     }
 
 
-def _median_s(command: tuple[str, ...]) -> float:
-    took = []
+def _medians_s(commands: list[tuple[str, ...]]) -> dict[tuple[str, ...], float]:
+    """In turns, so that what else the machine does falls on all of them alike."""
+    took: dict[tuple[str, ...], list[float]] = {command: [] for command in commands}
     for _ in range(REPEATS):
-        began = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        took.append(time.perf_counter() - began)
-    return statistics.median(took)
+        for command in commands:
+            began = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            took[command].append(time.perf_counter() - began)
+    return {command: statistics.median(seconds) for command, seconds in took.items()}
