@@ -4,6 +4,7 @@
 torch nor Lightning.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(folder: str, **options: Any) -> "Pretrained":
+def load(folder: str | os.PathLike[str], **options: Any) -> "Pretrained":
     """Load what ``ssl-scale export`` wrote.
 
     Args:

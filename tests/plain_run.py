@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
+from ssl_scale_data_tools.cli import main as ssl_data
 
 from ssl_scale.data.source import Source
 from ssl_scale.recipe.reading import read_recipe
@@ -17,8 +18,8 @@ from ssl_scale.train.checkpoint.contents import Contents, Piece
 from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.environment import record_environment, write_atomically
 from ssl_scale.train.records import Records
-from ssl_scale_data_tools.cli import main as ssl_data
 
+VOCAB_SIZE = 300
 RECIPE = """\
 data:
   global_batch: 64
@@ -27,17 +28,15 @@ data:
     image: {type: ImageField, extension: png, size_px: 8, channels: 1}
     label: {type: LabelField, extension: cls, num_classes: 10}
     caption: {type: TextField, extension: txt, tokenizer: tokenizer, max_tokens: 48}
-    code: {type: TextField, extension: txt, tokenizer: tokenizer, max_tokens: 48}
   sources:
     labelled:
       {data: digits, split: train_labelled, fields: [image, label], feeds: [mae, byol, classify]}
     captioned: {data: digits, split: train_captioned, fields: [image, caption], feeds: [mae, clip]}
-    code: {data: stdlib, split: train, fields: [code], feeds: [mlm]}
+    texts: {data: digits, split: train_captioned, fields: [caption], feeds: [mlm]}
 views:
   image: {type: ImageView, field: image}
   crops: {type: AugmentedImage, field: image, size_px: 8, scale: [0.7, 1.0], flip: 0}
   caption: {type: TextView, field: caption}
-  code: {type: TextView, field: code}
 encoders:
   image:
     {type: VisionTransformer, width: 32, depth: 2, num_heads: 2, patch: 2, size_px: 8, channels: 1,
@@ -45,7 +44,7 @@ encoders:
   text: {type: TextTransformer, width: 32, depth: 1, num_heads: 2, max_tokens: 48, pool: mean}
 masks:
   patches: {type: RandomMask, view: image, ratio: 0.5}
-  words: {type: TokenMask, view: code, encoder: text}
+  words: {type: TokenMask, view: caption, encoder: text}
 teachers:
   ema: {type: EMATeacher, momentum: 0.9}
 objectives:
@@ -73,8 +72,8 @@ evaluation:
   classes: [zero, one, two, three, four, five, six, seven, eight, nine]
   prompts: ["a picture of the digit {}", "the digit {}"]
   text:
-    train: {data: stdlib, split: train}
-    test: {data: stdlib, split: test}
+    train: {data: digits, split: train_captioned}
+    test: {data: digits, split: test}
     objective: mlm
 """
 
@@ -92,22 +91,15 @@ def plain_run(base: Path) -> Path:
 
 
 def _make_data(base: Path) -> dict[str, str]:
-    run = [
-        ["example", "digits", f"{base}/raw/digits"],
-        ["example", "stdlib", f"{base}/raw/stdlib", "--functions", "300"],
-    ]
-    splits = ("digits/pool", "digits/test", "digits/train_labelled", "digits/train_captioned",
-              "stdlib/train", "stdlib/test")  # fmt: skip
-    run += [["build", f"{base}/raw/{split}", f"{base}/shards/{split}"] for split in splits]
-    texts = [f"{base}/shards/stdlib/train", f"{base}/shards/digits/train_captioned"]
-    run += [["tokenize", "train", *texts, "--vocab-size", "400", "--output", f"{base}/tokenizer"]]
-    for arguments in run:
+    splits = ("pool", "test", "train_labelled", "train_captioned")
+    texts = f"{base}/shards/train_captioned"
+    for arguments in (
+        ["example", "digits", f"{base}/raw"],
+        *(["build", f"{base}/raw/{split}", f"{base}/shards/{split}"] for split in splits),
+        ["tokenize", "train", texts, "--vocab-size", str(VOCAB_SIZE), "--output", f"{base}/tok"],
+    ):
         assert ssl_data(arguments) == 0, arguments
-    return {
-        "digits": f"{base}/shards/digits",
-        "stdlib": f"{base}/shards/stdlib",
-        "tokenizer": f"{base}/tokenizer/tokenizer.json",
-    }
+    return {"digits": f"{base}/shards", "tokenizer": f"{base}/tok/tokenizer.json"}
 
 
 def _train(folder: Path, steps: int) -> None:

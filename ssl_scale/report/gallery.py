@@ -175,8 +175,12 @@ def nearest(
     pool: Float[np.ndarray, "pool width"],
     count: int,
 ) -> tuple[Int[np.ndarray, "queries count"], Float[np.ndarray, "queries count"]]:
-    """The most similar rows of the pool, nearest first, and their cosine similarities."""
-    similarity = unit_rows(queries) @ unit_rows(pool).T
+    """The most similar rows of the pool, nearest first, and their cosine similarities.
+
+    The pool's mean is subtracted first: what all features share would make everything alike.
+    """
+    mean = pool.mean(0)
+    similarity = unit_rows(queries - mean) @ unit_rows(pool - mean).T
     places = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
     return places, np.take_along_axis(similarity, places, axis=1)
 

@@ -183,7 +183,7 @@ class Pretrained(nn.Module):
 
 
 def load(
-    folder: str | Path, device: str | torch.device = "cpu", allow_modules: Sequence[str] = ()
+    folder: str | os.PathLike[str], device: str | torch.device = "cpu", allow_modules: Sequence[str] = ()
 ) -> Pretrained:
     """Read an exported folder.
 

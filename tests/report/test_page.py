@@ -2,7 +2,6 @@ import html.parser
 import json
 import re
 
-import numpy as np
 import pytest
 
 from ssl_scale.errors import SslScaleError
@@ -153,23 +152,3 @@ def test_a_long_run_stays_a_small_page(tmp_path):
 
 def test_the_same_run_gives_the_same_page(run_folder, page):
     assert write_report(run_folder).read_text(encoding="utf-8") == page[0]
-
-
-def test_a_gallery_comes_back_as_it_was_saved(tmp_path):
-    gallery = make_gallery()
-    gallery.save(tmp_path)
-    found = Gallery.read(tmp_path)
-    assert found is not None
-    assert found.query_names == gallery.query_names
-    assert found.neighbour_names == gallery.neighbour_names
-    assert found.classes == gallery.classes
-    np.testing.assert_array_equal(found.neighbours, gallery.neighbours)
-    np.testing.assert_array_equal(found.points, gallery.points)
-    assert Gallery.read(tmp_path / "nowhere") is None
-
-
-def test_an_empty_gallery_comes_back_empty(tmp_path):
-    Gallery(step=3).save(tmp_path)
-    found = Gallery.read(tmp_path)
-    assert found is not None
-    assert (found.step, found.classes, len(found.queries)) == (3, (), 0)
