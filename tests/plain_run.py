@@ -128,10 +128,11 @@ def _train(folder: Path, steps: int) -> None:
                 teacher.update(system, local_values, step / steps)
             records.write("train", step, {"loss": loss.item(), f"samples/{name}": len(batch)})
     write_atomically(folder / "recipe.yaml", recipe.to_yaml())
-    _save(folder, system, steps, recipe.fingerprint())
+    save_checkpoint(folder, system, steps, recipe.fingerprint())
 
 
-def _save(folder: Path, system: torch.nn.Module, step: int, fingerprint: str) -> None:
+def save_checkpoint(folder: Path, system: torch.nn.Module, step: int, fingerprint: str) -> None:
+    """Write a checkpoint as one rank would."""
     pieces = {}
     for name, parameter in system.named_parameters():
         kind = "master" if parameter.requires_grad else "value"

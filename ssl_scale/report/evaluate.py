@@ -1,7 +1,8 @@
 """``ssl-scale evaluate``: runs against raw pixels, an untrained encoder and each other.
 
 The table's rows share data, labelled subsets and hidden tokens. The first run's recipe says what is
-measured (its ``evaluation`` and ``probes``); every run brings its own encoder, views and fields.
+measured (its ``evaluation`` and ``probes``); every run brings its own encoder, views and fields,
+and may have an ``evaluation`` of its own.
 """
 
 import csv
@@ -24,6 +25,7 @@ from ssl_scale.probes.knn import KNN
 from ssl_scale.probes.linear import LinearProbe
 from ssl_scale.probes.probe import Probe
 from ssl_scale.recipe.evaluation_plan import EvaluationData, EvaluationPlan
+from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.report import measure
 from ssl_scale.report.features import open_held_out, read_batches
@@ -33,7 +35,7 @@ from ssl_scale.report.terminal import draw_table
 from ssl_scale.system.build import build_fields
 from ssl_scale.system.system import System
 from ssl_scale.train.environment import write_atomically
-from ssl_scale.train.trained import build_untrained, read_trained
+from ssl_scale.train.trained import Trained, build_untrained, read_trained
 
 PIXELS, UNTRAINED, UNIGRAM = "raw pixels", "untrained encoder", "unigram"
 _TITLES = {
@@ -81,7 +83,8 @@ def evaluate(
 
     Args:
         run_folders: one row each.
-        overrides: laid over every run's recipe.
+        overrides: laid over every run's recipe; of sections that say what is measured, over the
+            first run's.
         bindings: data role -> path.
         seeds: how many labelled subsets of each size.
         output: the JSON; ``evaluation.json`` in the first run's folder unless told.
@@ -96,20 +99,20 @@ def evaluate(
         raise RecipeError(
             f"labels must be {len(run_folders)} different names, one a run, but are {names}"
         )
-    table: Evaluation | None = None
-    for name, folder in zip(names, run_folders, strict=True):
-        trained = read_trained(folder, teacher=teacher, overrides=overrides, bindings=bindings)
-        plan = _plan_of(trained.recipe, folder)
-        data = _Data(trained.recipe, plan)
-        if table is None:
-            first, first_step = trained, trained.step
-            table = Evaluation(range(seeds), _probes(trained.recipe))
-            _measure_baselines(table, trained.recipe, plan, data)
-        table.say(f"{name}: step {trained.step}")
-        table.rows[name] = _measure(table, trained.system, plan, data)
-    assert table is not None, "there is at least one run"
-    _measure_unigram(table, first.system, _plan_of(first.recipe, run_folders[0]), first.recipe)
-    result = _describe(table, first.recipe, first_step, teacher)
+    runs = zip(names, run_folders, strict=True)
+    name, folder = next(runs)
+    first = read_trained(folder, None, teacher, overrides, bindings)
+    plan, table = _plan_of(first.recipe, folder), Evaluation(range(seeds), _probes(first.recipe))
+    data = _Data(first.recipe, plan)
+    _measure_baselines(table, first.recipe, plan, data)
+    _measure_run(table, name, first, plan, data)
+    for name, folder in runs:
+        other = _read_other(folder, teacher, overrides, bindings or {})
+        # A run that has no text, say, can't name a text objective; it is measured as the first is.
+        own = other.recipe.evaluation or plan
+        _measure_run(table, name, other, own, _Data(other.recipe, own))
+    _measure_unigram(table, first.system, plan, data)
+    result = _describe(table, first.recipe, first.step, teacher)
     path = Path(output) if output else Path(run_folders[0]) / EVALUATION_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(result, indent=1) + "\n")
@@ -149,6 +152,17 @@ class _Data:
 def _holds(data: EvaluationData, decoder: FieldDecoder) -> bool:
     source = open_held_out(data, {}, 0)
     return any(source.dataset.fields.get(extension, 0) for extension in decoder.extensions)
+
+
+def _read_other(
+    folder: Path, teacher: str | None, overrides: Sequence[str], bindings: Mapping[str, str]
+) -> Trained:
+    """A run that is not the first: roles that its recipe does not name are none of its business."""
+    own = [text for text in overrides if not text.startswith(("evaluation", "probes"))]
+    roles = read_recipe(folder, own, require_data=False).paths
+    return read_trained(
+        folder, None, teacher, own, {role: bindings[role] for role in roles if role in bindings}
+    )
 
 
 def _plan_of(recipe: Recipe, folder: Path) -> EvaluationPlan:
@@ -222,14 +236,19 @@ def _measure(table: Evaluation, system: System, plan: EvaluationPlan, data: _Dat
     return figures
 
 
-def _measure_unigram(
-    table: Evaluation, system: System, plan: EvaluationPlan, recipe: Recipe
+def _measure_run(
+    table: Evaluation, name: str, trained: Trained, plan: EvaluationPlan, data: _Data
 ) -> None:
+    table.say(f"{name}: step {trained.step}")
+    table.rows[name] = _measure(table, trained.system, plan, data)
+
+
+def _measure_unigram(table: Evaluation, system: System, plan: EvaluationPlan, data: _Data) -> None:
     masked = measure.masked_objective(plan, system)
     if masked is None or plan.text is None:
         return
     table.say(UNIGRAM)
-    data, view = _Data(recipe, plan), system.masks[masked.mask].view
+    view = system.masks[masked.mask].view
     table.rows[UNIGRAM] = measure.measure_unigram(
         masked,
         system,

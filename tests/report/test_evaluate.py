@@ -16,8 +16,8 @@ from ssl_scale.report.gallery import Gallery
 from ssl_scale.report.page import write_report
 from ssl_scale.report.pictures import update_gallery
 from ssl_scale.system.build import build_fields
-from ssl_scale.train.trained import read_trained
-from tests.plain_run import VOCAB_SIZE, plain_run
+from ssl_scale.train.trained import build_untrained, read_trained
+from tests.plain_run import VOCAB_SIZE, plain_run, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,25 @@ def test_runs_get_rows_under_their_labels_and_teachers_differ(run_folder, tmp_pa
     labels = [row["label"] for row in taught["rows"]]
     assert labels == ["raw pixels", "untrained encoder", "the teacher", "unigram"]
     assert taught["teacher"] == "ema"
+
+
+def test_a_run_without_text_is_measured_as_the_first_is(run_folder, tmp_path):
+    gone = ["evaluation", "objectives.clip", "objectives.mlm", "encoders.text", "masks.words",
+            "views.caption", "data.sources.captioned", "data.sources.texts",
+            "data.fields.caption"]  # fmt: skip
+    recipe = read_recipe(run_folder, [f"{path}=null" for path in gone])
+    other = tmp_path / "pictures only"
+    other.mkdir()
+    (other / "recipe.yaml").write_text(recipe.to_yaml())
+    save_checkpoint(other, build_untrained(recipe), 1, recipe.fingerprint())
+    output = tmp_path / "table.json"
+    short = ["evaluation.labels_per_class=[1]"]
+    table = evaluate([run_folder, other], short, seeds=1, output=output)
+    assert set(_cells(table, "pictures only")) == {"k-NN@1", "linear probe@1"}
+    assert "zero_shot" in _cells(table, "first")
+    assert _cells(table, "pictures only") != {
+        name: cell for name, cell in _cells(table, "first").items() if "@1" in name
+    }
 
 
 def test_the_teachers_copies_take_the_students_place(run_folder):
