@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 
 from ssl_scale import dist
-from ssl_scale.errors import RecipeError
+from ssl_scale.errors import CheckpointError, RecipeError
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.train import feed
 from ssl_scale.train.callbacks.checkpointing import Checkpointing, StateSource, choose
@@ -91,12 +91,13 @@ def fit(
         for name in recipe.data.validation
     }
     observing = Observing(build_observers(recipe), recipe.train.log_every, reporting)
+    checkpointing = Checkpointing(writer, recipe.train.save_every, state, source, observing)
     trainer.callbacks.extend(  # type: ignore[attr-defined]
         [
             Validation(validators, recipe.train.validate_every or 0, reporting, observing),
             observing,
             reporting,
-            Checkpointing(writer, recipe.train.save_every, state, source),
+            checkpointing,
         ]
     )
     loader = feed.training_loader(recipe, opened, done, last, run_folder)
@@ -104,6 +105,11 @@ def fit(
         trainer.fit(module, loader)
     records.close()
     dist.stop()
+    if checkpointing.failure is not None:
+        raise CheckpointError(
+            f"{checkpoints}: the checkpoint after step {module.progress.done}, the last, could not "
+            f"be written: {checkpointing.failure}; start again to repeat what it lost"
+        )
     if module.progress.stopping:
         say(f"stopped after step {module.progress.done}, saved; start again to continue")
         sys.exit(STOPPED)

@@ -1,5 +1,6 @@
 """Saves checkpoints while training goes on, and brings a run back from one."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from ssl_scale import dist
 from ssl_scale.errors import CheckpointError
+from ssl_scale.train.callbacks.observing import Observing
 from ssl_scale.train.checkpoint import layout
-from ssl_scale.train.checkpoint.contents import capture, restore
+from ssl_scale.train.checkpoint.contents import capture, read_observed, restore
 from ssl_scale.train.checkpoint.reader import Reader
 from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.module import PretrainingModule
@@ -19,7 +21,8 @@ from ssl_scale.train.module import PretrainingModule
 def choose(checkpoints: Path, fingerprint: str) -> Reader | None:
     """The newest checkpoint that every rank can read whole; None if there is none.
 
-    Rank 0 chooses, every rank verifies, and a failure on any rank makes all fall back together.
+    Rank 0 chooses, every rank verifies, and a failure on any rank makes all fall back together;
+    the ranks that cannot read one say why.
 
     Raises:
         CheckpointError: the newest one belongs to another recipe.
@@ -27,6 +30,8 @@ def choose(checkpoints: Path, fingerprint: str) -> Reader | None:
     named = dist.broadcast_object([path.name for path, _ in layout.valid(checkpoints)])
     for name in named:
         reader, failure = _open(checkpoints / name)
+        if failure is not None:
+            print(f"rank {dist.rank()}: passed over: {failure}", file=sys.stderr)  # noqa: T201
         if dist.any_rank(failure is not None):
             continue
         assert reader is not None
@@ -47,6 +52,8 @@ def _open(folder: Path) -> tuple[Reader | None, CheckpointError | None]:
         reader.verify()
     except CheckpointError as failure:
         return None, failure
+    except (OSError, ValueError, KeyError) as failure:
+        return None, CheckpointError(f"{folder}: not a checkpoint ({failure})")
     return reader, None
 
 
@@ -58,15 +65,26 @@ class Checkpointing(pl.Callback):
         every: optimizer steps between checkpoints.
         state: counters and descriptions to save beside the tensors, asked for at each save.
         source: the checkpoint to continue from.
+        observing: whose state is saved too.
+
+    Attributes:
+        failure: why the last save came to nothing, if it did.
     """
 
     def __init__(
-        self, writer: Writer, every: int, state: "StateSource", source: Reader | None
+        self,
+        writer: Writer,
+        every: int,
+        state: "StateSource",
+        source: Reader | None,
+        observing: Observing,
     ) -> None:
         self.writer = writer
         self.every = every
         self.state = state
         self.source = source
+        self.observing = observing
+        self.failure: str | None = None
         self.saved_at = -1
         self.seconds = 0.0
 
@@ -78,6 +96,7 @@ class Checkpointing(pl.Callback):
         shards = restore(pl_module.sharded, self.source)
         for name, teacher in pl_module.system.teachers.items():
             teacher.load_fp32_shards(_below(shards, f"teachers.{name}."))
+        self.observing.load_state_dict(read_observed(self.source))
         self.saved_at = pl_module.progress.done
         self.source = None
 
@@ -109,16 +128,16 @@ class Checkpointing(pl.Callback):
             for name, teacher in module.system.teachers.items()
             for key, values in teacher.fp32_shards().items()
         }
-        contents = capture(module.sharded, shards)
+        contents = capture(module.sharded, shards, self.observing.state_dict())
         self.saved_at = module.progress.done
         self.writer.save(module.progress.done, contents, self.state())
         self.seconds = time.monotonic() - began
 
     def _finish(self) -> None:
-        failure = self.writer.join()
-        if failure is not None:
+        self.failure = self.writer.join()
+        if self.failure is not None:
             pl.utilities.rank_zero_warn(
-                f"a checkpoint could not be written: {failure}; training goes on"
+                f"a checkpoint could not be written: {self.failure}; training goes on"
             )
 
 

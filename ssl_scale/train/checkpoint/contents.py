@@ -2,11 +2,11 @@
 
 Every tensor is cut flat: a piece is (name, first element, values). The kinds are ``master/`` (fp32
 values of trained parameters), ``moment.<name>/`` (the optimizer's), ``value/`` (parameters that
-gradients do not train: teachers in fp32, frozen parts) and ``buffer/``. So any world size and ZeRO
-stage can read what another wrote.
+gradients do not train: teachers in fp32, frozen parts), ``buffer/`` and ``observer/`` (what the
+run's callbacks remember). So any world size and ZeRO stage can read what another wrote.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -47,12 +47,15 @@ class Contents:
     counters: dict[str, float] = field(default_factory=dict)
 
 
-def capture(sharded: ShardedState, fp32_shards: dict[str, Tensor]) -> Contents:
+def capture(
+    sharded: ShardedState, fp32_shards: dict[str, Tensor], observed: Mapping[str, Tensor]
+) -> Contents:
     """Copy this rank's slices to host memory.
 
     Args:
         sharded: the engine's trained parameters.
         fp32_shards: parameter name -> local fp32 values, of teachers stored in less.
+        observed: name -> tensor of the observers' state, equal on all ranks.
     """
     contents = Contents()
     replicated = sharded.stage == 0 and dist.rank() != 0
@@ -75,11 +78,21 @@ def capture(sharded: ShardedState, fp32_shards: dict[str, Tensor]) -> Contents:
             piece = Piece(_host(values), place.start, full_shape(parameter))
             contents.pieces[f"value/{name}"] = piece
     if dist.rank() == 0:
-        for name, buffer in sharded.module.named_buffers():
-            contents.pieces[f"buffer/{name}"] = Piece(
-                _host(buffer.view(-1)), 0, tuple(buffer.shape)
-            )
+        contents.pieces.update(_whole("buffer", dict(sharded.module.named_buffers())))
+        contents.pieces.update(_whole("observer", observed))
     return contents
+
+
+def _whole(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
+    return {
+        f"{kind}/{name}": Piece(_host(tensor.reshape(-1)), 0, tuple(tensor.shape))
+        for name, tensor in tensors.items()
+    }
+
+
+def read_observed(reader: Reader) -> dict[str, Tensor]:
+    """The observers' state, as `capture` was given it."""
+    return {name: reader.read_whole(f"observer/{name}") for name in reader.names("observer")}
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """What a checkpoint is on disk, and which folders are one.
 
 ``step-000012000/`` holds, for each rank, ``part-00000.safetensors`` and ``part-00000.json`` (what
-is in it, its size and checksum), and ``COMMIT``, written last. It is made under another name
+is in it, its size and checksum), and ``COMMIT``, written last, sealed with its own checksum. It is
+made under another name
 (``.tmp-<attempt>``) and renamed, so a folder without a valid ``COMMIT`` is never a checkpoint: it
 is reported and passed over.
 """
@@ -59,23 +60,34 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def seal(content: dict[str, Any]) -> bytes:
+    """The bytes of a ``COMMIT``: its content with the content's checksum."""
+    return json.dumps(content | {"xxh3": _digest(content)}).encode()
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return xxhash.xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_commit(folder: Path) -> dict[str, Any]:
     """The checkpoint's ``COMMIT``, after checking that every file it names is there and whole.
 
-    Sizes are compared here; bytes are verified by whoever reads them.
+    Sizes are compared here; the bytes of other files are verified by whoever reads them.
 
     Raises:
         CheckpointError: the folder is not a valid checkpoint.
     """
     try:
         commit: dict[str, Any] = json.loads((folder / COMMIT).read_bytes())
+        if commit.pop("xxh3") != _digest(commit):
+            raise CheckpointError(f"{folder / COMMIT}: must be as it was written, but is not")
         for name, sizes in commit["files"].items():
             size = (folder / name).stat().st_size
             if size != sizes["bytes"]:
                 raise CheckpointError(
                     f"{folder / name}: must hold {sizes['bytes']} bytes, but holds {size}"
                 )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: not a checkpoint ({error})") from error
     if commit["version"] != VERSION:
         raise CheckpointError(f"{folder}: version must be {VERSION}, but is {commit['version']}")

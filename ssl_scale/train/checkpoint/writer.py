@@ -4,6 +4,7 @@ No collective runs in the background: it would mix with those of the main thread
 waits for the other parts by looking at the folder.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -79,10 +80,15 @@ class Writer:
             self._write(step, part, state)
         except Exception as failure:
             self._failure = failure
+            if self.rank == 0:  # a draft left on a full disk would keep it full
+                shutil.rmtree(self._draft(step), ignore_errors=True)
+                return
+            with contextlib.suppress(OSError):  # an empty note says enough
+                _failure_note(self._draft(step), self.rank).write_text(str(failure))
 
     def _write(self, step: int, part: Contents, state: dict[str, Any]) -> None:
         final = self.checkpoints / layout.folder_name(step)
-        folder = self.checkpoints / f"{final.name}.tmp-{self.attempt}"
+        folder = self._draft(step)
         folder.mkdir(parents=True, exist_ok=True)
         write_part(folder, self.rank, self.world_size, step, part)
         if self.rank != 0:
@@ -90,9 +96,14 @@ class Writer:
         parts = wait_for_parts(folder, self.world_size, self.patience_s)
         commit(folder, final, step, parts, state)
         for leftover in self.checkpoints.glob("step-*.tmp-*"):
-            if not leftover.name.endswith(f".tmp-{self.attempt}"):
+            # Other ranks may be at the next one already.
+            if leftover.name < folder.name or not leftover.name.endswith(f".tmp-{self.attempt}"):
                 shutil.rmtree(leftover, ignore_errors=True)
-        layout.retain(self.checkpoints, self.keep_last, self.keep_every, self.pinned)
+        # This one stays even if a newer one, whose bytes are damaged, is still there.
+        layout.retain(self.checkpoints, self.keep_last, self.keep_every, (*self.pinned, step))
+
+    def _draft(self, step: int) -> Path:
+        return self.checkpoints / f"{layout.folder_name(step)}.tmp-{self.attempt}"
 
 
 def write_part(folder: Path, rank: int, world_size: int, step: int, part: Contents) -> None:
@@ -126,15 +137,22 @@ def wait_for_parts(folder: Path, world_size: int, patience_s: float) -> list[dic
     """The pages of all ranks, once they are there.
 
     Raises:
-        CheckpointError: some rank did not write its part in time.
+        CheckpointError: some rank could not write its part, or not in time.
     """
     paths = [folder / f"{layout.part_name(rank)}.json" for rank in range(world_size)]
     deadline = time.monotonic() + patience_s
     while missing := [path.name for path in paths if not path.exists()]:
+        for rank in range(world_size):
+            if (note := _failure_note(folder, rank)).exists():
+                raise CheckpointError(f"rank {rank} could not write its part: {note.read_text()}")
         if time.monotonic() > deadline:
             raise CheckpointError(f"{folder}: {missing} did not appear in {patience_s:g} s")
         time.sleep(0.01)
     return [json.loads(path.read_bytes()) for path in paths]
+
+
+def _failure_note(folder: Path, rank: int) -> Path:
+    return folder / f"{layout.part_name(rank)}.failed"
 
 
 def commit(
@@ -153,7 +171,7 @@ def commit(
         "files": files,
         "state": state,
     }
-    layout.write_durably(folder / layout.COMMIT, json.dumps(content).encode())
+    layout.write_durably(folder / layout.COMMIT, layout.seal(content))
     layout.sync_folder(folder)
     if final.exists():  # the same step, saved again after a resume
         final.rename(final.parent / f".trash-{final.name}-{time.time_ns()}")
