@@ -33,7 +33,7 @@ class EMATeacher(Teacher):
         self._masters = {
             name: master(theirs).clone()
             for name, mine, theirs in self.pairs(system)
-            if mine.dtype != torch.float32
+            if local_values(mine).dtype != torch.float32  # a partitioned one's own dtype may lie
         }
 
     @torch.no_grad()
