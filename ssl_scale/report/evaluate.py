@@ -5,8 +5,6 @@ measured (its ``evaluation`` and ``probes``); every run brings its own encoder, 
 and may have an ``evaluation`` of its own.
 """
 
-import csv
-import io
 import json
 import sys
 import time
@@ -20,7 +18,6 @@ import torch
 
 from ssl_scale.data.decoding import FieldDecoder
 from ssl_scale.errors import DataError, RecipeError
-from ssl_scale.probes.few_labels import Summary
 from ssl_scale.probes.knn import KNN
 from ssl_scale.probes.linear import LinearProbe
 from ssl_scale.probes.probe import Probe
@@ -30,6 +27,12 @@ from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.report import measure
 from ssl_scale.report.features import open_held_out, read_batches
 from ssl_scale.report.measure import Batches, Figures, Labelled
+from ssl_scale.report.results import (
+    describe_columns,
+    describe_rows,
+    describe_terms,
+    to_csv,
+)
 from ssl_scale.report.tables import EVALUATION_NAME, lay_out
 from ssl_scale.report.terminal import draw_table
 from ssl_scale.system.build import build_fields
@@ -38,14 +41,6 @@ from ssl_scale.train.environment import write_atomically
 from ssl_scale.train.trained import Trained, build_untrained, read_trained
 
 PIXELS, UNTRAINED, UNIGRAM = "raw pixels", "untrained encoder", "unigram"
-_TITLES = {
-    "zero_shot": ("zero-shot by caption", "accuracy"),
-    "image_to_text/recall@1": ("image to text", "R@1"),
-    "image_to_text/recall@5": ("image to text", "R@5"),
-    "text_to_image/recall@1": ("text to image", "R@1"),
-    "text_to_image/recall@5": ("text to image", "R@5"),
-    "masked_tokens": ("masked tokens", "nats"),
-}
 
 
 @dataclass
@@ -112,11 +107,22 @@ def evaluate(
         own = other.recipe.evaluation or plan
         _measure_run(table, name, other, own, _Data(other.recipe, own))
     _measure_unigram(table, first.system, plan, data)
-    result = _describe(table, first.recipe, first.step, teacher)
+    assert table.test_labels is not None, "the baselines were measured"
+    result = {
+        "version": 1,
+        "recipe": first.recipe.name,
+        "step": first.step,
+        "teacher": teacher,
+        "seeds": list(table.seeds),
+        "num_test": len(table.test_labels),
+        "columns": describe_columns(table.rows, list(table.probes), plan.labels_per_class),
+        "rows": describe_rows(table.rows),
+        "notes": describe_terms(len(table.test_labels), seeds),
+    }
     path = Path(output) if output else Path(run_folders[0]) / EVALUATION_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(result, indent=1) + "\n")
-    write_atomically(path.with_suffix(".csv"), _as_csv(result))
+    write_atomically(path.with_suffix(".csv"), to_csv(result))
     sys.stdout.write(draw_table(lay_out(result)) + f"written: {path}\n")
     return result
 
@@ -259,70 +265,3 @@ def _measure_unigram(table: Evaluation, system: System, plan: EvaluationPlan, da
 
 def _on_device(system: System) -> System:
     return system.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _describe(table: Evaluation, recipe: Recipe, step: int, teacher: str | None) -> dict[str, Any]:
-    plan = recipe.evaluation
-    assert plan is not None and table.test_labels is not None, "the rows were measured"
-    columns = [
-        {"name": f"{probe}@{count}", "group": probe, "title": _labels(count), "scale": 100}
-        for probe in table.probes
-        for count in plan.labels_per_class
-    ]
-    present = {name for figures in table.rows.values() for name in figures}
-    columns += [
-        {"name": name, "group": group, "title": title, "scale": 100}
-        for name, (group, title) in _TITLES.items()
-        if name in present
-    ]
-    for column in columns:
-        if column["name"] == "masked_tokens":
-            column |= {"better": "lower", "scale": 1, "digits": 3}
-    return {
-        "version": 1,
-        "recipe": recipe.name,
-        "step": step,
-        "teacher": teacher,
-        "seeds": list(table.seeds),
-        "num_test": len(table.test_labels),
-        "columns": columns,
-        "rows": [
-            {"label": name, "cells": {key: _cell(value) for key, value in figures.items()}}
-            for name, figures in table.rows.items()
-        ],
-        "notes": _notes(table, len(table.test_labels)),
-    }
-
-
-def _notes(table: Evaluation, num_test: int) -> list[str]:
-    return [
-        f"Per cent of {num_test} held-out samples, unless it says nats; {len(table.seeds)} seeds "
-        "choose the labelled samples, ± is their standard deviation.",
-        "k-NN on raw pixels takes cosine or Euclidean distance, whichever suits them better.",
-    ]
-
-
-def _labels(count: int) -> str:
-    return f"{count} label" if count == 1 else f"{count} labels"
-
-
-def _cell(summary: Summary) -> dict[str, Any]:
-    several = len(summary.values) > 1
-    return {
-        "mean": summary.mean,
-        "spread": summary.spread if several else None,
-        "values": list(summary.values),
-    }
-
-
-def _as_csv(result: Mapping[str, Any]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    names = [column["name"] for column in result["columns"]]
-    writer.writerow(["row", *(f"{name}{end}" for name in names for end in ("", "±"))])
-    for row in result["rows"]:
-        cells = [row["cells"].get(name) or {} for name in names]
-        writer.writerow(
-            [row["label"], *(cell.get(key) for cell in cells for key in ("mean", "spread"))]
-        )
-    return buffer.getvalue()

@@ -67,6 +67,7 @@ def render_report(run_folder: Path, problems: Sequence[str] = ()) -> str:
     lines = read_metrics(metrics)
     environments = read_environments(run_folder)
     summary = summarize(
+        str(recipe.get("name", "")),
         lines,
         read_metrics(metrics, with_void=True),
         read_resumes(metrics),
@@ -81,7 +82,7 @@ def render_report(run_folder: Path, problems: Sequence[str] = ()) -> str:
     return template.render(
         # Our own stylesheet; escaping would break its quotes.
         css=Markup(_resource("page.css")),
-        name=str(recipe.get("name", run_folder.resolve().name)),
+        name=run_folder.resolve().name,
         contents=_contents(curves, gallery, evaluation),
         summary=summary,
         warnings=[*_warnings(environments), *problems],

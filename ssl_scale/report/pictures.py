@@ -28,7 +28,7 @@ from ssl_scale.train.checkpoint import layout
 from ssl_scale.train.trained import Trained, find_checkpoint, read_trained
 from ssl_scale.types import Batch, Step
 
-NUM_QUERIES, NUM_NEIGHBOURS, NUM_RECONSTRUCTIONS, NUM_POINTS, NUM_POOL = 8, 6, 10, 500, 20_000
+NUM_QUERIES, NUM_NEIGHBOURS, NUM_RECONSTRUCTIONS, NUM_POINTS, NUM_POOL = 8, 6, 9, 500, 20_000
 
 
 def update_gallery(run_folder: Path) -> Gallery | None:

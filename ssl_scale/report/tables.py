@@ -77,6 +77,7 @@ class Table:
 
 
 def summarize(
+    recipe: str,
     lines: Lines,
     void: Lines,
     resumes: Sequence[tuple[int, int]],
@@ -87,6 +88,7 @@ def summarize(
     """Count what a run did and what that took.
 
     Args:
+        recipe: its name.
         lines: valid lines of metrics.jsonl.
         void: all lines, superseded ones too.
         resumes: (attempt, step it continued from).
@@ -96,7 +98,8 @@ def summarize(
     """
     done = max((line["step"] for line in lines), default=0)
     of = f" of {num_steps}" if num_steps else ""
-    facts = [("Steps", f"{done}{of}"), ("Time", _duration(_active_seconds(void)))]
+    facts = [("Recipe", recipe)] if recipe else []
+    facts += [("Steps", f"{done}{of}"), ("Time", _duration(_active_seconds(void)))]
     if rates := _finite(line.get("samples_per_s") for line in lines if line["kind"] == "train"):
         facts.append(("Samples a second, median", figure(statistics.median(rates))))
     if waits := _finite(line.get("data_wait_share") for line in lines if line["kind"] == "train"):

@@ -1,16 +1,11 @@
-"""Encoders in a folder of their own: what ``ssl-scale export`` writes and ``ssl_scale.load`` reads.
+"""Encoders for use without their run: what ``ssl_scale.load`` makes of an exported folder.
 
-``config.json`` holds, for every encoder, its type with all arguments spelled out (so a later change
-of a default changes nothing), the field that decodes its input and the plain view of it; beside it
-lie the weights as safetensors and the tokenizer. The folder may come from anywhere, so it is data:
-its types must be parts of ours, its files have fixed names, and nothing in it is run.
+The folder may come from anywhere, so it is data: its types must be parts of ours, its files have
+fixed names, and nothing in it is run.
 """
 
-import inspect
 import io
-import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ssl_scale.data.collate import collate
@@ -30,17 +25,19 @@ from ssl_scale.data.views.view import ViewMaker
 from ssl_scale.encoders.encoder import Encoder
 from ssl_scale.errors import SslScaleError
 from ssl_scale.heads.projector import Projector
-from ssl_scale.part import Spec, annotations_of, is_given
 from ssl_scale.recipe.entry import Entry, plain
 from ssl_scale.recipe.loading import load as load_yaml
 from ssl_scale.recipe.read_part import read_part
 from ssl_scale.rng import Draw
+from ssl_scale.system.pretrained_folder import (
+    CONFIG_NAME,
+    FORMAT,
+    TOKENIZER_NAME,
+    VERSION,
+    encoder_file,
+    projector_file,
+)
 from ssl_scale.types import Batch, Features, View
-
-FORMAT = "ssl-scale-pretrained"
-VERSION = 1
-CONFIG_NAME = "config.json"
-TOKENIZER_NAME = "tokenizer.json"
 
 Sample: TypeAlias = str | bytes | Path | Image.Image
 Samples: TypeAlias = Sequence[Sample] | np.ndarray | Tensor
@@ -183,7 +180,9 @@ class Pretrained(nn.Module):
 
 
 def load(
-    folder: str | os.PathLike[str], device: str | torch.device = "cpu", allow_modules: Sequence[str] = ()
+    folder: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    allow_modules: Sequence[str] = (),
 ) -> Pretrained:
     """Read an exported folder.
 
@@ -216,83 +215,6 @@ def load(
     source = config.at("source")
     model = Pretrained(encoders, fields, views, projectors, plain(source) if source else None)
     return model.to(device).requires_grad_(False)
-
-
-def write_pretrained(
-    folder: Path,
-    config: Mapping[str, Any],
-    weights: Mapping[str, Mapping[str, Tensor]],
-    tokenizer: Path | None = None,
-    force: bool = False,
-) -> Path:
-    """Write an export, whole or not at all.
-
-    Args:
-        folder: is made.
-        config: ``encoders``, ``projectors`` and ``source`` as `load` reads them.
-        weights: file name -> parameter name -> tensor.
-        tokenizer: is copied.
-        force: replace an export that is there.
-
-    Raises:
-        SslScaleError: something is there that must not be replaced.
-    """
-    folder = Path(folder)
-    _check_free(folder, force)
-    draft = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
-        for name, tensors in weights.items():
-            whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            save_file(whole, draft / name, metadata={"format": "pt"})
-        if tokenizer is not None:
-            shutil.copyfile(tokenizer, draft / TOKENIZER_NAME)
-        about = {"format": FORMAT, "version": VERSION, **config}
-        text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-        (draft / CONFIG_NAME).write_text(text, encoding="utf-8")
-        mode = (draft / CONFIG_NAME).stat().st_mode
-        for path in draft.iterdir():
-            path.chmod(mode)  # safetensors makes its files readable to nobody else
-            _sync(path)
-        _put(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return folder
-
-
-def encoder_file(name: str) -> str:
-    """File name of an encoder's weights."""
-    return f"encoder.{name}.safetensors"
-
-
-def projector_file(objective: str) -> str:
-    """File name of the weights of an objective's projectors."""
-    return f"projectors.{objective}.safetensors"
-
-
-def describe(spec: Spec[Any]) -> dict[str, Any]:
-    """A spec in recipe form, with every default spelled out; run-time values are left out."""
-    hints = annotations_of(spec.part)
-    module = spec.part.__module__
-    is_ours = module.split(".")[0] == "ssl_scale"
-    found: dict[str, Any] = {
-        "type": spec.part.__name__ if is_ours else f"{module}:{spec.part.__name__}"
-    }
-    for name, parameter in inspect.signature(spec.part).parameters.items():
-        value = spec.arguments.get(name, parameter.default)
-        if not is_given(hints.get(name)) and value is not inspect.Parameter.empty:
-            found[name] = _plain(value)
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Spec):
-        return describe(value)
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _lengthen(values: Shaped[Tensor, "n short width"], length: int) -> Shaped[Tensor, "n l width"]:
@@ -388,37 +310,3 @@ def _fill(module: nn.Module, path: Path) -> None:
         raise SslScaleError(
             f"{path} must hold the weights that {CONFIG_NAME} describes, but does not: {error}"
         ) from error
-
-
-def _check_free(folder: Path, force: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    is_export = (folder / CONFIG_NAME).is_file() and FORMAT in (folder / CONFIG_NAME).read_text(
-        errors="replace"
-    )
-    if not is_export:
-        raise SslScaleError(
-            f"{folder} must be a new folder, but holds something that is no export; name another"
-        )
-    if not force:
-        raise SslScaleError(
-            f"{folder} must be a new folder, but holds an export; name another, or pass --force to "
-            "replace it"
-        )
-
-
-def _put(draft: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    if folder.exists():
-        folder.rename(old)
-    draft.rename(folder)
-    _sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ from ssl_scale.objectives.infonce import InfoNCE
 from ssl_scale.part import Spec, annotations_of, is_given
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.build import build_fields
-from ssl_scale.system.pretrained import (
+from ssl_scale.system.pretrained_folder import (
     TOKENIZER_NAME,
     describe,
     encoder_file,

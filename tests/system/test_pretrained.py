@@ -15,7 +15,7 @@ from ssl_scale.errors import CheckpointError, SslScaleError
 from ssl_scale.part import Spec
 from ssl_scale.report.features import look_at, open_held_out, pooled, projected, read_batches
 from ssl_scale.system.build import build_fields
-from ssl_scale.system.pretrained import describe
+from ssl_scale.system.pretrained_folder import describe
 from ssl_scale.train.export import export, without_augmentation
 from ssl_scale.train.trained import read_trained
 from tests.plain_run import VOCAB_SIZE, plain_run
