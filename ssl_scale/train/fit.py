@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 
 from ssl_scale import dist
-from ssl_scale.errors import CheckpointError, RecipeError
+from ssl_scale.errors import CheckpointError, RecipeError, SslScaleError
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.train import feed
 from ssl_scale.train.callbacks.checkpointing import Checkpointing, StateSource, choose
@@ -28,7 +28,7 @@ from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.cluster import LaunchEnvironment
 from ssl_scale.train.environment import next_attempt, record_environment, write_atomically
 from ssl_scale.train.module import PretrainingModule
-from ssl_scale.train.records import Records
+from ssl_scale.train.records import Records, RecordView
 from ssl_scale.train.strategy import ZeroStrategy, zero_config
 from ssl_scale.train.wandb_view import WandbView
 
@@ -65,7 +65,24 @@ def fit(
         )
     )
     trainer = make_trainer(strategy, place, run_folder)
+    make_writable(run_folder)
     strategy.setup_environment()
+    try:
+        train(recipe, opened, total, last, run_folder, resume, trainer)
+    finally:
+        strategy.leave()
+
+
+def train(
+    recipe: Recipe,
+    opened: feed.Opened,
+    total: int,
+    last: int,
+    run_folder: Path,
+    resume: bool,
+    trainer: pl.Trainer,
+) -> None:
+    """Train inside the process group; see `fit`."""
     checkpoints = run_folder / "checkpoints"
     if not resume:
         set_aside(checkpoints)
@@ -87,7 +104,7 @@ def fit(
     )
     state = StateSource({"fingerprint": recipe.fingerprint(), "recipe": recipe.name}, module)
     validators = {
-        name: partial(feed.validation_stream, recipe, opened, name)
+        name: partial(feed.validation_stream, recipe, opened, name, run_folder)
         for name in recipe.data.validation
     }
     observing = Observing(build_observers(recipe), recipe.train.log_every, reporting)
@@ -104,7 +121,6 @@ def fit(
     with signals_ask_to_stop(module):
         trainer.fit(module, loader)
     records.close()
-    dist.stop()
     if checkpointing.failure is not None:
         raise CheckpointError(
             f"{checkpoints}: the checkpoint after step {module.progress.done}, the last, could not "
@@ -113,7 +129,7 @@ def fit(
     if module.progress.stopping:
         say(f"stopped after step {module.progress.done}, saved; start again to continue")
         sys.exit(STOPPED)
-    if module.progress.done >= total and place.global_rank() == 0:
+    if module.progress.done >= total and trainer.is_global_zero:
         write_atomically(run_folder / "COMPLETED", f"{module.progress.done}\n")
 
 
@@ -138,7 +154,7 @@ def check_sizes(recipe: Recipe, world_size: int) -> None:
 
 def make_trainer(strategy: ZeroStrategy, place: LaunchEnvironment, run_folder: Path) -> pl.Trainer:
     """Lightning's trainer, with everything off that we do ourselves."""
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=place.local_world_size,
         num_nodes=place.num_nodes,
@@ -151,27 +167,59 @@ def make_trainer(strategy: ZeroStrategy, place: LaunchEnvironment, run_folder: P
         use_distributed_sampler=False,
         default_root_dir=run_folder,
     )
+    # Its SIGTERM handler broadcasts inside the signal: ranks that are elsewhere never meet it.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def begin(recipe: Recipe, run_folder: Path, source: Reader | None) -> tuple[int, Records]:
     """Write down what starts here: the recipe, the environment, where the records go on."""
-    attempt: int = dist.broadcast_object(next_attempt(run_folder) if dist.rank() == 0 else 0)
-    views = []
-    if dist.rank() == 0:
-        run_folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(run_folder / "recipe.yaml", recipe.to_yaml())
-        for reason in layout.broken(run_folder / "checkpoints"):
-            say(f"passed over: {reason}")
-        for warning in record_environment(run_folder, attempt):
-            say(f"warning: {warning}")
-        if recipe.train.wandb:
-            views.append(WandbView(run_folder, run_folder.name, recipe.resolved))
+    attempt = dist.from_rank_0(partial(write_down, recipe, run_folder))
+    views: list[RecordView] = []
+    if recipe.train.wandb:
+        make_view = partial(WandbView, run_folder, run_folder.name, recipe.resolved)
+        dist.from_rank_0(lambda: views.append(make_view()))
     records = Records(run_folder, attempt, views)
     if attempt > 1:
         records.resume(source.state["done"] if source else -1)
     if source:
         say(f"continuing {run_folder} after step {source.state['done']} (attempt {attempt})")
     return attempt, records
+
+
+def write_down(recipe: Recipe, run_folder: Path) -> int:
+    """Write recipe and environment of the attempt that starts; returns its number. Rank 0 only."""
+    attempt = next_attempt(run_folder)
+    try:
+        write_atomically(run_folder / "recipe.yaml", recipe.to_yaml())
+        for reason in layout.broken(run_folder / "checkpoints"):
+            say(f"passed over: {reason}")
+        for warning in record_environment(run_folder, attempt):
+            say(f"warning: {warning}")
+    except OSError as error:
+        raise _unwritable(run_folder, str(error)) from error
+    return attempt
+
+
+def make_writable(run_folder: Path) -> None:
+    """Make the run folder; found here, a bad one costs no time.
+
+    Raises:
+        SslScaleError: it cannot be made, or nothing can be written in it.
+    """
+    try:
+        run_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(run_folder, str(error)) from error
+    if not os.access(run_folder, os.W_OK | os.X_OK):
+        raise _unwritable(run_folder, "no permission")
+
+
+def _unwritable(run_folder: Path, reason: str) -> SslScaleError:
+    return SslScaleError(
+        f"{run_folder}: the run's folder must be one that can be written, but is not ({reason}); "
+        "mend it, or choose another with --run-folder"
+    )
 
 
 def set_aside(checkpoints: Path) -> None:

@@ -102,12 +102,17 @@ class PretrainingModule(pl.LightningModule):
         """One optimizer step."""
         self.sharded.forget_gradients()
         ops = Ops(
-            self, batches, self.progress.done, self.progress.fraction, self.progress.stop_requested
+            self,
+            batches,
+            self.progress.done,
+            self.progress.fraction,
+            self.progress.stop_requested,
+            batches.failure,
         )
         figures = self.program.run(ops)
         self.progress.done += 1
         self.progress.stopping = ops.stop
-        norm = float(self.engine.get_global_grad_norm() or 0.0)
+        norm = ops.gradient_norm
         if norm != norm or norm in (float("inf"), float("-inf")):
             keys = [key for micro in batches for batch in micro for key in batch.keys]
             raise SslScaleError(

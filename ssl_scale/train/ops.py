@@ -26,6 +26,7 @@ class Ops:
         index: optimizer steps done before this one.
         progress: fraction of training done.
         stop: whether this rank was asked to stop; the ranks agree in `share_counts`.
+        failure: why this rank's batches are padding; the ranks hear of it in `share_counts`.
     """
 
     def __init__(
@@ -35,12 +36,13 @@ class Ops:
         index: int,
         progress: float,
         stop: bool = False,
+        failure: SslScaleError | None = None,
     ) -> None:
         self.module = module
         self.system = module.system
         self.index = index
         self.progress = progress
-        self.stop = stop
+        self.stop, self.failure = stop, failure
         seed = module.recipe.train.seed
         self.answers = [
             [
@@ -51,9 +53,14 @@ class Ops:
         ]
         self.global_counts: dict[str, Tensor] = {}
         self.losses: list[dict[str, Loss]] = []
+        self.gradient_norm = 0.0
 
     def share_counts(self) -> None:
-        """Sum every objective's denominator over micro-batches and ranks, in one collective."""
+        """Sum every objective's denominator over micro-batches and ranks, in one collective.
+
+        Raises:
+            SslScaleError: on all ranks, what one of them met when it made its batches.
+        """
         counts: dict[str, Tensor] = {}
         for answers in self._all():
             for name, count in self.system.counts(answers).items():
@@ -64,10 +71,15 @@ class Ops:
                 f"step {self.index}: {sources} must feed an active objective, but at progress "
                 f"{self.progress:.3f} none of theirs is; see from/until under objectives"
             )
-        stop = torch.tensor(float(self.stop), dtype=torch.float64, device=self.module.device)
-        packed = dist.reduce(torch.stack([*counts.values(), stop]))
-        self.global_counts = dict(zip(counts, packed[:-1], strict=True))
-        self.stop = bool(packed[-1] > 0)
+        flags = torch.tensor(
+            [self.stop, self.failure is not None], dtype=torch.float64, device=self.module.device
+        )
+        packed = dist.reduce(torch.cat([torch.stack(list(counts.values())), flags]))
+        self.global_counts = dict(zip(counts, packed[:-2], strict=True))
+        stop, failed = packed[-2:].tolist()
+        if failed:
+            dist.fail_together(self.failure)
+        self.stop = bool(stop)
 
     def forward(self, micro: int) -> Tensor:
         """A micro-batch's weighted losses over global denominators, with gradient.
@@ -100,6 +112,7 @@ class Ops:
         apply_schedules(self.module.sharded.inner, optim, self.progress)
         kept = self.module.absentees.keep(self.present())
         self.module.engine.step()
+        self.gradient_norm = self.module.sharded.gradient_norm()
         self.module.absentees.put_back(kept)
 
     def update_teachers(self) -> dict[str, float]:

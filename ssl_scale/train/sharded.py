@@ -62,6 +62,9 @@ class ShardedState:
         self.stage = int(engine.zero_optimization_stage())
         names = {id(p): name for name, p in module.named_parameters()}
         self.fragments = {names[id(fragment.parameter)]: fragment for fragment in self._find(names)}
+        self._whole_norm: Tensor | None = None
+        if self.stage == 0:
+            self._measure_reduced_gradients()
 
     @property
     def inner(self) -> torch.optim.Optimizer:
@@ -89,6 +92,11 @@ class ShardedState:
         buffer = getattr(self.zero, "grad_partitions_flat_buffer", None)
         if buffer is not None:
             buffer.zero_()
+
+    def gradient_norm(self) -> float:
+        """Norm of the gradient of the step just taken, over all ranks, before clipping."""
+        told = self.engine.get_global_grad_norm() if self.stage else self._whole_norm
+        return 0.0 if told is None else float(told)
 
     def moments(self, fragment: Fragment) -> dict[str, Tensor]:
         """Moment name -> this rank's slice, writable; empty before the first step."""
@@ -128,6 +136,17 @@ class ShardedState:
             values = local_values(fragment.parameter)[: fragment.place.numel]
             values.copy_(fragment.master())
         refresh_persistent(p for p in self.module.parameters() if p.requires_grad)
+
+    def _measure_reduced_gradients(self) -> None:
+        """Stage 0 tells no norm, and its gradients are whole only inside ``engine.step``."""
+        reduce = self.engine.allreduce_gradients
+
+        def reduce_and_measure(*arguments: Any, **options: Any) -> None:
+            reduce(*arguments, **options)
+            gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+            self._whole_norm = nn.utils.get_total_norm(gradients)
+
+        self.engine.allreduce_gradients = reduce_and_measure
 
     def _find(self, names: dict[int, str]) -> Iterator[Fragment]:
         if self.stage == 3:
