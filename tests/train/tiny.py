@@ -26,7 +26,9 @@ from ssl_scale.types import Batch
 from tests.data.shards import Sample, digit_samples, write_folder
 from tests.distributed import run_ranks
 
-PRELOAD = ("deepspeed", "ssl_scale.train.fit")
+PRELOAD = ("deepspeed.runtime.zero.muon.original_muon", "ssl_scale.train.fit")
+
+KINDS = ("master", "moment.exp_avg", "moment.exp_avg_sq", "value", "buffer", "observer")
 
 RECIPE = """\
 data:
@@ -65,7 +67,7 @@ objectives:
      decoder: {type: MAEDecoder, hidden: 8, depth: 1, num_heads: 2}}
   classify: {type: CrossEntropy, encoder: image, label: label, view: image}
   mlm: {type: MaskedTokens, encoder: text, mask: words}
-optim: {type: AdamW, lr: {type: WarmupCosine, peak: 1.0e-2}, eps: 1.0e-4, weight_decay: 0.1}
+optim: {type: AdamW, lr: {type: WarmupCosine, peak: 1.0e-2}, eps: 1.0e-2, weight_decay: 0.1}
 train: {steps: 8, zero: 2, save_every: 1000, log_every: 1}
 paths: {pictures: FOLDER/pictures, tokenizer: FOLDER/tokenizer.json}
 """
@@ -175,7 +177,7 @@ def saved(run_folder: Path) -> dict[str, Tensor]:
     reader = Reader(newest(run_folder))
     found = {
         f"{kind}/{name}": reader.read_whole(f"{kind}/{name}")
-        for kind in ("master", "moment.exp_avg", "moment.exp_avg_sq", "value", "buffer")
+        for kind in KINDS
         for name in reader.names(kind)
     }
     counters = {f"counter/{name}": reader.counter(name) for name in reader.names("master")}
