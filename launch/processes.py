@@ -14,10 +14,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from ssl_scale.errors import SslScaleError
 
 from .output import Copier, LineLog
 
@@ -129,10 +132,18 @@ def run_processes(
     Returns:
         0, or the exit code of the rank that failed first (128 + n if signal n ended it).
     """
-    logs.mkdir(parents=True, exist_ok=True)
-    with reserved_port() as port, _Run(grace_s) as run:
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SslScaleError(
+            f"{logs}: must be a folder that can be written, but is not ({error}); mend it, or "
+            "choose another with --run-folder"
+        ) from error
+    with reserved_port() as port, tempfile.TemporaryDirectory() as folder, _Run(grace_s) as run:
+        # A file to meet at: torch's own rendezvous would listen on every address of the host.
+        meeting = {"SSL_SCALE_RENDEZVOUS": (Path(folder) / "rendezvous").as_uri()}
         for rank in range(count):
-            place = rank_environment(rank, count, port)
+            place = {**rank_environment(rank, count, port), **meeting}
             run.start(rank, command, {**environment, **place}, logs / f"rank-{rank}.log")
         return run.wait()
 
