@@ -7,13 +7,18 @@ Without a process group every function is the identity for one rank.
 """
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 from torch.autograd import Function
+
+from ssl_scale.errors import SslScaleError
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -151,6 +156,37 @@ def broadcast_object(value: Any) -> Any:
     box = [value]
     torch_dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def fail_together(failure: SslScaleError | None) -> None:
+    """Raise on every rank what the lowest failing rank met, if one did.
+
+    A rank that failed alone would leave the others waiting for it in their next collective.
+    """
+    mine = None if failure is None else (type(failure), str(failure))
+    met: list[tuple[type[SslScaleError], str] | None] = [mine]
+    if world_size() > 1:
+        met = [None] * world_size()
+        torch_dist.all_gather_object(met, mine)
+    first = next(filter(None, met), None)
+    if failure is not None and first == mine:
+        raise failure  # with its own traceback
+    if first is not None:
+        kind, message = first
+        raise kind(message)
+
+
+def from_rank_0(make: Callable[[], T]) -> T:
+    """What rank 0 makes, on every rank; what the user can mend there stops all."""
+    value, failure = None, None
+    if rank() == 0:
+        try:
+            value = make()
+        except SslScaleError as error:
+            failure = error
+    fail_together(failure)
+    made: T = broadcast_object(value)
+    return made
 
 
 def any_rank(flag: bool) -> bool:

@@ -22,7 +22,7 @@ from ssl_scale.data.source import Sample, SampleRef, Source
 from ssl_scale.data.step_batches import Cost, StepBatches
 from ssl_scale.data.workers import StepStream
 from ssl_scale.data.workers import dataloader as dataloader
-from ssl_scale.errors import DataError, RecipeError
+from ssl_scale.errors import DataError, RecipeError, SslScaleError
 from ssl_scale.types import Batch
 
 
@@ -101,6 +101,15 @@ class TrainingStream(StepStream):
             micros.append(tuple(batches))
         return StepBatches(step, tuple(micros), cost)
 
+    def padding(self, step: int, failure: SslScaleError) -> StepBatches:
+        """The step's shape without its samples."""
+        ranks = self.accumulate * self.world_size
+        micro = tuple(
+            _collate(self.sources[share.source], [None] * (share.count // ranks), Cost())
+            for share in self.mixture.draw(step)
+        )
+        return StepBatches(step, (micro,) * self.accumulate, failure=failure)
+
     def _batch(self, source: Source, positions: Whole, cost: Cost) -> Batch:
         taken = [self._sample(source, ref, cost) for ref in source.locate_all(positions)]
         return _collate(source, taken, cost)
@@ -140,7 +149,7 @@ class TrainingStream(StepStream):
                 continue  # it is counted when its own turn comes
         raise DataError(
             f"source {source.name!r}: some sample among {len(rest) + 1} neighbours must decode, "
-            f"but none does; the first: {error}"
+            f"but none does; the first: {error}; mend the data, or make data.window larger"
         ) from error
 
 
@@ -205,6 +214,12 @@ class ValidationStream(StepStream):
         padding = [None] * (len(own) - len(taken))
         batch = _collate(source, [*taken, *padding], cost)
         return StepBatches(step, ((batch,),), cost)
+
+    def padding(self, step: int, failure: SslScaleError) -> StepBatches:
+        """The step's shape without its samples."""
+        source = self.sources[self._turns[step][0]]
+        rows = [None] * (self.global_batch // self.world_size)
+        return StepBatches(step, ((_collate(source, rows, Cost()),),), failure=failure)
 
     def _sample(self, source: Source, ref: SampleRef, cost: Cost) -> Sample | None:
         self.quarantine.count(source.name)

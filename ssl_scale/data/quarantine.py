@@ -33,7 +33,9 @@ class Quarantine:
         self.share, self.folder, self.rank = share, folder, rank
         self._read: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
-        self._known = {} if folder is None else _substitutes(folder.glob("rank-*.jsonl"))
+        self._known: dict[tuple[str, str, int], int | None] = {}
+        if folder is not None:
+            self._known = _substitutes(folder.glob("rank-*.jsonl"))
 
     @property
     def bad(self) -> int:
@@ -75,11 +77,14 @@ class Quarantine:
             source: its name.
             fingerprint: its contents and order; positions mean something only under it.
             position: of the bad sample.
-            record: ``substitute`` is the position that took its place; the rest is for people.
+            record: ``substitute`` is the position that took its place, None in validation, where
+                nothing does; the rest is for people.
         """
-        self._known[source, fingerprint, position] = record["substitute"]
-        if self.folder is None:
-            return
+        place = source, fingerprint, position
+        is_known = place in self._known and self._known[place] == record["substitute"]
+        self._known[place] = record["substitute"]
+        if self.folder is None or is_known:
+            return  # validation meets the same bad samples in every pass
         line = {"source": source, "fingerprint": fingerprint, "position": position, **record}
         self.folder.mkdir(parents=True, exist_ok=True)
         # One write of one line to a file opened for appending: workers do not mix theirs.
@@ -92,14 +97,15 @@ class Quarantine:
             os.close(descriptor)
 
 
-def _substitutes(files: Iterable[Path]) -> dict[tuple[str, str, int], int]:
-    known = {}
+def _substitutes(files: Iterable[Path]) -> dict[tuple[str, str, int], int | None]:
+    known: dict[tuple[str, str, int], int | None] = {}
     for file in sorted(files):
         for text in file.read_text().splitlines():
             try:
                 line = json.loads(text)
                 place = line["source"], line["fingerprint"], line["position"]
-                known[place] = int(line["substitute"])
+                substitute = line["substitute"]
+                known[place] = None if substitute is None else int(substitute)
             except (ValueError, KeyError, TypeError):
                 continue  # a killed run may leave its last line torn
     return known

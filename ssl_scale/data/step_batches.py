@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from ssl_scale.errors import SslScaleError
 from ssl_scale.types import Batch
 
 
@@ -33,11 +34,13 @@ class StepBatches:
         step: its number.
         batches: micro-batches, each one batch for each source that feeds the step.
         cost: what making it took.
+        failure: why this rank could not make it; its batches are padding then.
     """
 
     step: int
     batches: tuple[tuple[Batch, ...], ...]
     cost: Cost = field(default_factory=Cost)
+    failure: SslScaleError | None = None
 
     def __len__(self) -> int:
         return len(self.batches)

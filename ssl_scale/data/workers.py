@@ -35,6 +35,10 @@ class StepStream(IterableDataset[StepBatches | WorkerFailure]):
         """The batches of a step."""
         raise NotImplementedError
 
+    def padding(self, step: int, failure: SslScaleError) -> StepBatches:
+        """What stands in for a step that this rank could not make: as many rows, all empty."""
+        raise NotImplementedError
+
     def __iter__(self) -> Iterator[StepBatches | WorkerFailure]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
@@ -68,6 +72,22 @@ class StepLoader(DataLoader[Any]):
                 f"the data loader's workers must live as long as the run, but one was killed "
                 f"({str(error).splitlines()[0]}); if memory ran out, use fewer (data.num_workers)"
             ) from error
+
+
+def steps_with_failure(
+    stream: StepStream, num_workers: int = 0, pin: bool = False
+) -> Iterator[StepBatches]:
+    """This rank's steps; one that it cannot make comes last, as padding that says why.
+
+    The other ranks are about to meet this one in a collective: so it comes there, and tells them.
+    """
+    to_make = stream.steps()
+    try:
+        for made in dataloader(stream, num_workers, pin):
+            next(to_make)
+            yield made
+    except SslScaleError as failure:
+        yield stream.padding(next(to_make), failure)
 
 
 def dataloader(

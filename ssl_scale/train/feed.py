@@ -10,12 +10,12 @@ from ssl_scale import dist
 from ssl_scale.data.loader import TrainingStream, ValidationStream
 from ssl_scale.data.mixture import Mixture, make_mixture
 from ssl_scale.data.source import Source
-from ssl_scale.data.workers import StepLoader, dataloader
+from ssl_scale.data.step_batches import StepBatches
+from ssl_scale.data.workers import steps_with_failure
 from ssl_scale.errors import UnboundDataError
 from ssl_scale.recipe.data_plan import SourceSpec, ValidationSpec
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.build import build_fields
-from ssl_scale.types import Batch
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,11 @@ def mixture_of(recipe: Recipe) -> Mixture:
 
 def training_loader(
     recipe: Recipe, opened: Opened, start: int, stop: int, run_folder: Path
-) -> StepLoader:
-    """This rank's batches of the steps from `start` to before `stop`."""
+) -> Iterator[StepBatches]:
+    """This rank's batches of the steps from `start` to before `stop`.
+
+    A step that cannot be made comes last, as padding with its failure.
+    """
     stream = TrainingStream(
         opened.training,
         mixture_of(recipe),
@@ -88,20 +91,23 @@ def training_loader(
         bad_samples=recipe.data.bad_samples,
         quarantine=run_folder / "quarantine",
     )
-    return dataloader(stream, recipe.data.num_workers, pin=torch.cuda.is_available())
+    return steps_with_failure(stream, recipe.data.num_workers, pin=torch.cuda.is_available())
 
 
-def validation_stream(recipe: Recipe, opened: Opened, name: str) -> Iterator[Batch]:
-    """This rank's batches of one held-out source; equally many on each rank."""
+def validation_stream(
+    recipe: Recipe, opened: Opened, name: str, run_folder: Path
+) -> Iterator[StepBatches]:
+    """This rank's batches of one held-out source, one a step; equally many on each rank."""
     stream = ValidationStream(
         {name: opened.validation[name]},
         recipe.data.global_batch,
         rank=dist.rank(),
         world_size=dist.world_size(),
         bad_samples=recipe.data.bad_samples,
+        quarantine=run_folder / "quarantine",
     )
     limit = recipe.data.validation[name].num_samples
-    for number, step in enumerate(dataloader(stream)):
+    for number, step in enumerate(steps_with_failure(stream)):
         if limit is not None and number * recipe.data.global_batch >= limit:
             return
-        yield step[0][0]
+        yield step

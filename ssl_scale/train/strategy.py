@@ -127,9 +127,14 @@ class ZeroStrategy(DeepSpeedStrategy):
         return self.lightning_module.training_step(*arguments, **options)
 
     def teardown(self) -> None:
-        """Leave the process group: a process that exits inside one may abort."""
+        """Leave the process group after training."""
         super().teardown()
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave the process group, if we are in it: a process that exits inside one may abort."""
         dist.stop()
         if self._meeting_point is not None:
             del os.environ["SSL_SCALE_RENDEZVOUS"]
             self._meeting_point.cleanup()
+            self._meeting_point = None

@@ -7,18 +7,19 @@ import lightning.pytorch as pl
 import torch
 
 from ssl_scale import dist
+from ssl_scale.data.step_batches import StepBatches
 from ssl_scale.train.callbacks.observing import Observing
 from ssl_scale.train.callbacks.reporting import Reporting
 from ssl_scale.train.module import PretrainingModule
 from ssl_scale.train.tally import Tally
-from ssl_scale.types import Batch
 
 
 class Validation(pl.Callback):
     """Runs every validation source once, all samples exactly once over the ranks.
 
     Args:
-        sources: name -> makes the finite stream of this rank's batches; equally many on each rank.
+        sources: name -> makes the finite stream of this rank's batches, one a step; equally many on
+            each rank.
         every: optimizer steps between passes; 0 means only at the end.
         reporting: where figures go.
         observing: is shown every batch, and adds its figures.
@@ -26,7 +27,7 @@ class Validation(pl.Callback):
 
     def __init__(
         self,
-        sources: Mapping[str, Callable[[], Iterable[Batch]]],
+        sources: Mapping[str, Callable[[], Iterable[StepBatches]]],
         every: int,
         reporting: Reporting,
         observing: Observing | None = None,
@@ -55,17 +56,20 @@ class Validation(pl.Callback):
         figures: dict[str, float] = {}
         for name, stream in self.sources.items():
             tally = Tally()
-            for batch in stream():
+            for step in stream():
                 answers = module.system.answers(
-                    batch.to(module.device),
+                    step[0][0].to(module.device),
                     index=module.progress.done,
                     progress=module.progress.fraction,
                     seed=module.recipe.train.seed,
                 )
                 local = module.system.counts(answers)
-                packed = dist.reduce(torch.stack(list(local.values())))
+                failed = torch.tensor(float(step.failure is not None), dtype=torch.float64)
+                packed = dist.reduce(torch.stack([*local.values(), failed.to(module.device)]))
+                if packed[-1] > 0:
+                    dist.fail_together(step.failure)
                 tally.add(module.system.losses(answers))
-                tally.step(dict(zip(local, packed, strict=True)))
+                tally.step(dict(zip(local, packed[:-1], strict=True)))
                 if self.observing is not None:
                     self.observing.see_validation(name, answers)
             figures |= {f"{name}/{figure}": value for figure, value in tally.read().items()}
