@@ -56,7 +56,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         "recipe": recipe.name,
         "fingerprint": recipe.fingerprint(),
         "steps": steps,
-        "samples": steps * recipe.data.global_batch * recipe.sources_per_step,
+        "samples": steps * recipe.data.global_batch,
         "global_batch": recipe.data.global_batch,
         "sources": samples,
         "objectives": list(recipe.objectives),

@@ -77,7 +77,7 @@ class DataPlan:
         fields: name -> how bytes become a value.
         sources: name -> a source of training samples.
         validation: name -> a held-out source.
-        per_step: ``one`` source is drawn for each step, or ``all`` bring a batch of their own.
+        per_step: ``one`` source is drawn for each step, or ``all`` share its batch by weight.
         window: samples of a block inside of which the order is shuffled.
         streams: contiguous streams that an epoch's order is cut into (C in design.md).
         num_workers: loader processes of each rank; 0 reads in the training process.

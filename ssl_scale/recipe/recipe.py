@@ -144,12 +144,7 @@ class Recipe:
             return self.train.steps
         assert self.train.epochs is not None, "the reader lets through steps or epochs only"
         wanted = self.train.epochs * sum(num_samples[name] for name in self.data.sources)
-        return math.ceil(wanted / (self.data.global_batch * self.sources_per_step))
-
-    @property
-    def sources_per_step(self) -> int:
-        """How many sources bring a global batch to each step."""
-        return len(self.data.sources) if self.data.per_step == "all" else 1
+        return math.ceil(wanted / self.data.global_batch)
 
     def fingerprint(self) -> str:
         """Tells recipes that train different things apart.

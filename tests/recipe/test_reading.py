@@ -115,8 +115,9 @@ def test_epochs_count_samples_of_all_sources(tmp_path: Path) -> None:
     samples = {"digits": 100, "more": 21}
     path = write(tmp_path, text)
     assert read_recipe(path, require_data=False).num_steps(samples) == 16  # ceil(181.5 / 12)
+    # Where all sources share a step, they share its batch.
     every = read_recipe(path, ["data.per_step=all"], require_data=False)
-    assert every.num_steps(samples) == 8  # ceil(181.5 / 24)
+    assert every.num_steps(samples) == 16
     assert read_recipe(write(tmp_path, SOUND), require_data=False).num_steps({}) == 10
 
 
