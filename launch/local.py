@@ -149,7 +149,9 @@ def _ssl_scale() -> str:
 
 
 def _remove_logs(launch: Launch, logs: Path) -> None:
-    """A mistyped recipe leaves nothing behind; a folder that holds anything else stays."""
+    """A mistyped recipe leaves nothing behind; a run that has begun keeps its logs."""
+    if {entry.name for entry in launch.run_folder.iterdir()} != {logs.name}:
+        return
     for rank in range(launch.processes):
         (logs / f"rank-{rank}.log").unlink(missing_ok=True)
     with contextlib.suppress(OSError):

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ssl_scale.data.collate import collate
-from ssl_scale.data.decoding import FieldDecoder
+from ssl_scale.data.decoding import FieldDecoder, UndecodableError
 from ssl_scale.data.source import Source
-from ssl_scale.errors import UnboundDataError
+from ssl_scale.errors import DataError, UnboundDataError
 from ssl_scale.objectives.infonce import InfoNCE
 from ssl_scale.recipe.evaluation_plan import EvaluationData
 from ssl_scale.system.system import System
@@ -36,12 +36,19 @@ def open_held_out(data: EvaluationData, fields: Mapping[str, FieldDecoder], seed
 def read_batches(
     source: Source, batch_size: int = 256, places: Int[np.ndarray, " n"] | None = None
 ) -> Iterator[Batch]:
-    """The samples at some places, or all of them, once."""
+    """The samples at some places, or all of them, once.
+
+    Raises:
+        DataError: a sample does not decode.
+    """
     if places is None:
         places = np.arange(len(source))
     for start in range(0, len(places), batch_size):
         refs = source.locate_all(places[start : start + batch_size])
-        samples = [source.read(ref) for ref in refs]
+        try:
+            samples = [source.read(ref) for ref in refs]
+        except UndecodableError as error:
+            raise DataError(f"{error}; mend or remove the sample") from error
         seeds = source.seeds([0] * len(refs), [str(sample["__key__"]) for sample in samples])
         yield collate(source.name, source.fields, samples, seeds)
 

@@ -69,7 +69,10 @@ def find_checkpoint(run_folder: Path, step: int | None = None) -> Path:
     found = {state["step"]: folder for folder, state in layout.valid(checkpoints)}
     if not found:
         reasons = "; ".join(layout.broken(checkpoints)) or f"{checkpoints} has none"
-        raise CheckpointError(f"{run_folder} must have a checkpoint, but has not: {reasons}")
+        raise CheckpointError(
+            f"{run_folder} must have a checkpoint, but has not: {reasons}; train with `ssl-scale "
+            f"fit {run_folder}`"
+        )
     if step is None:
         return found[max(found)]
     if step not in found:
