@@ -85,8 +85,7 @@ class Demo:
         shards = [f"digits/{part}" for part in (*DIGITS, *HELD_OUT)]
         shards += ["stdlib/train", "stdlib/test"]
         builds = [
-            ["ssl-data", "build", f"raw/{part}", f"shards/{part}", "--workers=0"]
-            for part in shards
+            ["ssl-data", "build", f"raw/{part}", f"shards/{part}", "--workers=0"] for part in shards
         ]
         for pair in zip(builds[::2], builds[1::2], strict=True):
             self.together(*pair)
@@ -96,7 +95,7 @@ class Demo:
         )
 
     def train_through_a_kill(self) -> None:
-        """Six objectives in one run; killed in the middle, it loses the steps since a checkpoint."""
+        """Six objectives in one run; killed half way, it loses the steps since a checkpoint."""
         self.chapter("One run, six objectives, two processes under ZeRO-2; killed in the middle")
         run = self.folder / "runs/demo"
         if not (run / "COMPLETED").exists():

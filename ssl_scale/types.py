@@ -238,8 +238,10 @@ class Step(Protocol):
         """The same, from a teacher: evaluation mode, no gradient. One teacher needs no name."""
 
     def apply(self, head: str, *tensors: Tensor, by: str | None = None) -> Any:
-        """Run a shared head (section ``heads:``), once for the same tensors; with `by`, a
-        teacher's copy of it, or of one of the asking objective's own heads (`Objective.taught`).
+        """Run a shared head (section ``heads:``), once for the same tensors.
+
+        With `by` it is a teacher's copy, also of one of the asking objective's own heads
+        (`Objective.taught`).
         """
 
     def mask(self, name: str) -> Mapping[str, Mask]:

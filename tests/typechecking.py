@@ -1,4 +1,4 @@
-"""Shapes and types are checked while the tests run; `conftest.py` installs this as an import hook."""
+"""Shapes and types are checked while tests run; `conftest.py` installs this as an import hook."""
 
 from beartype import BeartypeConf, beartype
 
