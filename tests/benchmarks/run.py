@@ -24,7 +24,7 @@ class Row(TypedDict):
 
     Attributes:
         measure: what was measured.
-        value: the figure.
+        value: the figure; None if it could not be measured, and `unit` says why.
         unit: its unit.
         against: what it is compared with, measured in the same run; None if with nothing.
         ratio: value over that.
@@ -33,7 +33,7 @@ class Row(TypedDict):
     """
 
     measure: str
-    value: float
+    value: float | None
     unit: str
     against: str | None
     ratio: float | None
@@ -42,9 +42,9 @@ class Row(TypedDict):
 
 
 def areas() -> list[str]:
-    """All areas that can be measured."""
-    stems = {path.stem for path in FOLDER.glob("*.py")} - {"run", "__init__"}
-    return sorted(stem for stem in stems if not stem.startswith("test_"))
+    """All areas that can be measured; what they share begins with an underscore."""
+    stems = {path.stem for path in FOLDER.glob("*.py")} - {"run"}
+    return sorted(stem for stem in stems if not stem.startswith(("test_", "_")))
 
 
 def machine() -> dict[str, Any]:
@@ -54,6 +54,8 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": models[0].partition(":")[2].strip() if models else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
+        # Above the number of cores, seconds tell little; ratios of turns still do.
+        "load_at_the_end": round(os.getloadavg()[0], 1),
         "memory_gib": round(int(memory[0].split()[1]) / 2**20, 1) if memory else None,
         "gpus": _gpus(),
         "python": platform.python_version(),
