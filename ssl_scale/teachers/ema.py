@@ -40,7 +40,7 @@ class EMATeacher(Teacher):
     def update(self, system: nn.Module, master: Master, progress: float) -> dict[str, float]:
         """Move towards the student by ``1 - momentum``."""
         momentum = self.momentum(progress)
-        pairs = list(self.pairs(system))
+        pairs = self.pairs(system)
         averages = [self._masters.get(name, local_values(mine)) for name, mine, _ in pairs]
         if averages:
             students = [master(theirs) for _, _, theirs in pairs]

@@ -6,7 +6,7 @@ rather than deep-copied: under ZeRO-3 a built part is already partitioned.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ Master = Callable[[nn.Parameter], Tensor]
 
 class Teacher(nn.Module, Part, ABC):
     """Copies of parts; always in evaluation mode, never with gradients."""
+
+    _paired: tuple[nn.Module, list[tuple[str, nn.Parameter, nn.Parameter]]] | None = None
 
     def adopt(self, builders: Mapping[str, Callable[[], nn.Module]]) -> None:
         """Build a copy of each named part, without gradients."""
@@ -50,11 +52,17 @@ class Teacher(nn.Module, Part, ABC):
         """Teachers stay in evaluation mode, whatever the rest of the module does."""
         return super().train(False)
 
-    def pairs(self, system: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Parameter]]:
-        """(name, teacher's parameter, student's parameter), in a fixed order."""
-        students = dict(system.named_parameters())
-        for name, parameter in self.named_parameters():
-            yield name, parameter, students[name]
+    def pairs(self, system: nn.Module) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
+        """(name, teacher's parameter, student's parameter), in a fixed order.
+
+        Looked up once for each student: walking all modules in every step costs more than the
+        average of a small model.
+        """
+        if self._paired is None or self._paired[0] is not system:
+            students = dict(system.named_parameters())
+            found = [(name, mine, students[name]) for name, mine in self.named_parameters()]
+            self._paired = (system, found)
+        return self._paired[1]
 
     def copy_buffers(self, system: nn.Module) -> None:
         """Take over the student's buffers (batch statistics)."""

@@ -133,4 +133,8 @@ class Ops:
     def _seed(self, micro: int) -> None:
         words = torch.tensor([self.module.recipe.train.seed])
         mixed = combine(words, self.index, micro, dist.rank())
-        torch.manual_seed(int(mixed[0]) & ((1 << 63) - 1))
+        seed = int(mixed[0]) & ((1 << 63) - 1)
+        # Not `torch.manual_seed`: for every kind of device that is absent it keeps a stack trace.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed(seed)
