@@ -128,7 +128,7 @@ def measure(size: str, stage: int, folder: Path) -> dict[str, list[tuple[float, 
                 self.begin = {k: v.detach().clone() for k, v in trained(pl_module.system)}
             elif done % steps == 0:
                 turned = read_clocks()
-                for _ in range(steps):
+                for _turn in range(steps):
                     system = next(bare)
                 ended = read_clocks()
                 for clock in CLOCKS:
