@@ -52,7 +52,7 @@ TOKENIZER = """\
  "vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[MASK]": 3}}}
 """
 SAMPLES = digit_samples(24)
-PROGRESS = re.compile(r"tiny: +\d+%\||\[ *[\d.]+ s\] |index pictures: ")
+PROGRESS = re.compile(r"tiny: |\[ *[\d.]+ s\] |index pictures: ")
 
 
 @dataclass
