@@ -156,9 +156,9 @@ class Demo:
     def start(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
         """Print a command and start it in the demo's folder."""
         self.tell(f"$ {shlex.join(['python', *command[1:]] if is_python(command) else command)}")
-        program = Path(sys.executable).with_name(command[0])
-        argument = str(program) if program.exists() else command[0]
-        return subprocess.Popen([argument, *command[1:]], cwd=self.folder, env=os.environ)
+        # Joined to a folder, an absolute path (this interpreter's) stays what it is.
+        program = Path(sys.executable).parent / command[0]
+        return subprocess.Popen([str(program), *command[1:]], cwd=self.folder, env=os.environ)
 
     def command(self, command: Sequence[str]) -> None:
         """Run a command to its end."""

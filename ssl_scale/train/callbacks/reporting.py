@@ -1,5 +1,6 @@
 """What people and files see of a run: the progress bar and the lines of metrics.jsonl."""
 
+import io
 import sys
 import time
 from collections.abc import Mapping
@@ -9,8 +10,56 @@ import lightning.pytorch as pl
 from tqdm import tqdm
 
 from ssl_scale import dist
-from ssl_scale.train.module import PretrainingModule
+from ssl_scale.train.module import PretrainingModule, Progress
 from ssl_scale.train.records import Kind, Records
+
+SECONDS_BETWEEN_LINES = 10.0
+LINE = "{desc}: step {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left{postfix}"
+
+
+class ProgressBar:
+    """A bar with rate and time left; plain lines, seconds apart, where there is no terminal.
+
+    Args:
+        progress: where training stands.
+        label: the bar's name.
+    """
+
+    def __init__(self, progress: Progress, label: str) -> None:
+        self.is_terminal = sys.stderr.isatty()
+        self.told_at = time.monotonic()
+        self.bar = tqdm(
+            total=progress.total,
+            initial=progress.done,
+            desc=label,
+            unit="step",
+            mininterval=0.2,
+            dynamic_ncols=True,
+            file=sys.stderr if self.is_terminal else io.StringIO(),
+        )
+
+    def advance(self) -> None:
+        """One step more."""
+        self.bar.update(1)
+        now = time.monotonic()
+        if not self.is_terminal and now - self.told_at >= SECONDS_BETWEEN_LINES:
+            self.told_at = now
+            self._print()
+
+    def tell(self, figures: str) -> None:
+        """Show figures behind the bar."""
+        self.bar.set_postfix_str(figures, refresh=False)
+
+    def close(self) -> None:
+        """Show the last state and stop."""
+        if not self.is_terminal and not self.bar.disable:
+            self._print()
+        self.bar.close()
+
+    def _print(self) -> None:
+        state = {**self.bar.format_dict, "ncols": None, "bar_format": LINE}
+        sys.stderr.write(f"{self.bar.format_meter(**state)}\n")
+        sys.stderr.flush()
 
 
 class Reporting(pl.Callback):
@@ -26,7 +75,7 @@ class Reporting(pl.Callback):
         self.records = records
         self.every = every
         self.label = label
-        self.bar: tqdm[Any] | None = None
+        self.bar: ProgressBar | None = None
         self.samples = 0
         self.sources: dict[str, int] = {}
         self.since = time.monotonic()
@@ -38,16 +87,7 @@ class Reporting(pl.Callback):
         assert isinstance(pl_module, PretrainingModule)
         self.since = self._batch_ended = time.monotonic()
         if dist.rank() == 0:
-            terminal = sys.stderr.isatty()
-            self.bar = tqdm(
-                total=pl_module.progress.total,
-                initial=pl_module.progress.done,
-                desc=self.label,
-                unit="step",
-                mininterval=0.2 if terminal else 10.0,
-                ascii=None if terminal else True,
-                dynamic_ncols=terminal,
-            )
+            self.bar = ProgressBar(pl_module.progress, self.label)
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Note how long the step waited for data."""
@@ -65,7 +105,7 @@ class Reporting(pl.Callback):
             drawn = len(answers.batch) * dist.world_size()
             self.sources[name] = self.sources.get(name, 0) + drawn
         if self.bar is not None:
-            self.bar.update(1)
+            self.bar.advance()
         if progress.done % self.every == 0 or progress.done == progress.total:
             self._write(pl_module)
         self._batch_ended = time.monotonic()
@@ -109,8 +149,6 @@ class Reporting(pl.Callback):
         self.records.write("train", module.progress.done, figures)
         if self.bar is not None:
             slow = " waiting for data" if waiting > 0.3 else ""
-            self.bar.set_postfix_str(
-                f"loss {total:.3f}, {self.samples / elapsed:.0f} samples/s{slow}", refresh=False
-            )
+            self.bar.tell(f"loss {total:.3f}, {self.samples / elapsed:.0f} samples/s{slow}")
         self.samples, self.waited_s, self.since = 0, 0.0, now
         self.sources = {}
