@@ -31,9 +31,10 @@ ROLES = {
     "tokenizer": "tokenizer/tokenizer.json",
 }
 LOAD = (
-    "import ssl_scale; from sklearn.datasets import load_digits; "
+    "import ssl_scale; from pathlib import Path; from PIL import Image; "
+    "images = [Image.open(file) for file in sorted(Path('raw/digits/test').glob('*.png'))[:4]]; "
     "model = ssl_scale.load('exported'); "
-    "print('features', tuple(model.encode(load_digits().images[:4] / 16).shape))"
+    "print('features', tuple(model.encode(images).shape))"
 )
 
 
