@@ -24,12 +24,11 @@ class TrainPlan:
         keep_last: newest checkpoints that are kept.
         keep_every: checkpoints at multiples of this step count are kept for good; 0 for
             none.
-        best: metric by which one more checkpoint is kept, such as ``validation/loss``; written
-            with a leading minus (``-validation/accuracy``) where higher is better.
+        best: metric by which one more checkpoint is kept, such as ``held_out/loss/clip``; written
+            with a leading minus (``-held_out/accuracy/classify``) where higher is better.
         validate_every: steps between passes over the validation sources; 0 leaves them to the
             end.
         log_every: steps between lines of metrics.
-        compile: whether encoders run under torch.compile.
         wandb: whether metrics also go to Weights & Biases.
     """
 
@@ -45,5 +44,4 @@ class TrainPlan:
     best: str | None = None
     validate_every: Whole = 0
     log_every: Count = 10
-    compile: bool = False
     wandb: bool = False

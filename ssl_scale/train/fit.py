@@ -18,6 +18,7 @@ from ssl_scale import dist
 from ssl_scale.errors import CheckpointError, RecipeError, SslScaleError
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.train import feed
+from ssl_scale.train.best import Best
 from ssl_scale.train.callbacks.checkpointing import Checkpointing, StateSource, choose
 from ssl_scale.train.callbacks.observing import Observing, build_observers
 from ssl_scale.train.callbacks.reporting import Reporting
@@ -27,6 +28,7 @@ from ssl_scale.train.checkpoint.reader import Reader
 from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.cluster import LaunchEnvironment
 from ssl_scale.train.environment import next_attempt, record_environment, write_atomically
+from ssl_scale.train.host_memory import keep_freed_memory
 from ssl_scale.train.module import PretrainingModule
 from ssl_scale.train.records import Records, RecordView
 from ssl_scale.train.strategy import ZeroStrategy, zero_config
@@ -50,6 +52,8 @@ def fit(
         SslScaleError: the data, the checkpoint or the combination of settings cannot work.
     """
     _quiet_libraries()
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     place = LaunchEnvironment()
     check_sizes(recipe, place.world_size())
     opened = feed.open_sources(recipe)
@@ -108,10 +112,19 @@ def train(
         for name in recipe.data.validation
     }
     observing = Observing(build_observers(recipe), recipe.train.log_every, reporting)
-    checkpointing = Checkpointing(writer, recipe.train.save_every, state, source, observing)
+    validation = Validation(validators, recipe.train.validate_every or 0, reporting, observing)
+    checkpointing = Checkpointing(
+        writer,
+        recipe.train.save_every,
+        state,
+        source,
+        observing,
+        validation,
+        Best(recipe.train.best),
+    )
     trainer.callbacks.extend(  # type: ignore[attr-defined]
         [
-            Validation(validators, recipe.train.validate_every or 0, reporting, observing),
+            validation,
             observing,
             reporting,
             checkpointing,

@@ -100,6 +100,7 @@ class PretrainingModule(pl.LightningModule):
 
     def training_step(self, batches: StepBatches, batch_idx: int) -> None:
         """One optimizer step."""
+        self.report = StepReport()  # the last step's features go before this step's come
         self.sharded.forget_gradients()
         ops = Ops(
             self,

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ssl_scale import dist
 from ssl_scale.errors import CheckpointError
+from ssl_scale.train.best import Best
 from ssl_scale.train.callbacks.observing import Observing
+from ssl_scale.train.callbacks.validation import Validation
 from ssl_scale.train.checkpoint import layout
 from ssl_scale.train.checkpoint.contents import capture, read_observed, restore
 from ssl_scale.train.checkpoint.reader import Reader
@@ -66,6 +68,8 @@ class Checkpointing(pl.Callback):
         state: counters and descriptions to save beside the tensors, asked for at each save.
         source: the checkpoint to continue from.
         observing: whose state is saved too.
+        validation: gives the figures that `best` looks at.
+        best: keeps one more checkpoint, that of the best step.
 
     Attributes:
         failure: why the last save came to nothing, if it did.
@@ -78,12 +82,16 @@ class Checkpointing(pl.Callback):
         state: "StateSource",
         source: Reader | None,
         observing: Observing,
+        validation: Validation,
+        best: Best,
     ) -> None:
         self.writer = writer
         self.every = every
         self.state = state
         self.source = source
         self.observing = observing
+        self.validation = validation
+        self.best = best
         self.failure: str | None = None
         self.saved_at = -1
         self.seconds = 0.0
@@ -97,6 +105,8 @@ class Checkpointing(pl.Callback):
         for name, teacher in pl_module.system.teachers.items():
             teacher.load_fp32_shards(_below(shards, f"teachers.{name}."))
         self.observing.load_state_dict(read_observed(self.source))
+        self.best.load_state_dict(self.source.state.get("best", {}))
+        self._pin()
         self.saved_at = pl_module.progress.done
         self.source = None
 
@@ -108,7 +118,9 @@ class Checkpointing(pl.Callback):
         progress = pl_module.progress
         if progress.stopping:
             trainer.should_stop = True
-        if progress.done % self.every == 0 or progress.stopping:
+        is_measured = self.validation.measured_at == progress.done
+        is_best = is_measured and self.best.consider(progress.done, self.validation.latest)
+        if progress.done % self.every == 0 or progress.stopping or is_best:
             self.save(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -130,8 +142,13 @@ class Checkpointing(pl.Callback):
         }
         contents = capture(module.sharded, shards, self.observing.state_dict())
         self.saved_at = module.progress.done
-        self.writer.save(module.progress.done, contents, self.state())
+        self._pin()
+        state = self.state() | {"best": self.best.state_dict()}
+        self.writer.save(module.progress.done, contents, state)
         self.seconds = time.monotonic() - began
+
+    def _pin(self) -> None:
+        self.writer.pinned = () if self.best.step is None else (self.best.step,)
 
     def _finish(self) -> None:
         self.failure = self.writer.join()

@@ -37,6 +37,7 @@ class Validation(pl.Callback):
         self.reporting = reporting
         self.observing = observing
         self.latest: dict[str, float] = {}
+        self.measured_at = -1
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -47,7 +48,7 @@ class Validation(pl.Callback):
         last = done == pl_module.progress.total
         if self.sources and (last or (self.every and done % self.every == 0)):
             figures = pl_module.engine(self._measure, pl_module)
-            self.latest = figures
+            self.latest, self.measured_at = figures, done
             self.reporting.write("validation", done, figures)
 
     @torch.no_grad()
