@@ -4,7 +4,8 @@ Both run in one process and take turns, a round of a few steps each, so that wha
 does falls on both alike; the ratio is the median of the rounds' ratios. A round of the engine is
 everything between two turns: loading, Lightning, DeepSpeed, the program, callbacks and records. The
 bare loop trains an equal system on the same batches: views, forward, loss, backward, clipping, a
-fused AdamW, the teacher's average; no Lightning, no DeepSpeed, nothing logged.
+fused AdamW, the teacher's average; no Lightning, no DeepSpeed, nothing logged. It shares the
+process's settings, so it gains from `keep_freed_memory` what the engine gains.
 """
 
 import json
