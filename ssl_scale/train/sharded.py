@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ssl_scale import dist
 from ssl_scale.sharding import (
     Slice,
-    full_shape,
     is_partitioned,
     local_slice,
     local_values,
@@ -187,8 +186,3 @@ class ShardedState:
             for parameter in group["params"]:
                 place = Slice(0, parameter.numel())
                 yield Fragment(names[id(parameter)], parameter, place, parameter, 0)
-
-
-def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Parameter name -> its whole shape, however it is sharded."""
-    return {name: full_shape(p) for name, p in module.named_parameters()}
