@@ -19,7 +19,7 @@ from ssl_scale.errors import SslScaleError
 EXAMPLES = """\
 examples:
   ssl-data example digits raw/digits
-  ssl-data build raw/digits/train_bare shards/digits_bare --shard-size 500
+  ssl-data build raw/digits/train shards/digits --shard-size 500
   ssl-data index downloaded-shards/
   ssl-data tokenize train shards/stdlib_train --vocab-size 2000 --output shards/tokenizer
 

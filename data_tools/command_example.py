@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write it")
     digits = parser.add_argument_group("digits")
     digits.add_argument(
-        "--labels-per-class", type=int, default=5, metavar="N", help="labelled images a class [5]"
+        "--labels-per-class", type=int, default=2, metavar="N", help="labelled images a class [2]"
     )
     digits.add_argument(
         "--captions", type=int, default=150, metavar="N", help="captioned images [150]"
@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     digits.add_argument(
         "--named",
         type=float,
-        default=1 / 3,
+        default=0.2,
         metavar="RATIO",
-        help="share of the captions that name the class [one third]",
+        help="share of the captions that name the class [0.2]",
     )
     stdlib = parser.add_argument_group("stdlib")
     stdlib.add_argument(

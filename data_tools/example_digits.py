@@ -1,17 +1,18 @@
 """scikit-learn's handwritten digits as raw files: 1,797 scans of 8x8 pixels, without a download.
 
-A caption speaks of what the pixels show - weight of the stroke, slant, place - and, in some folders
-or for some images, of the class. Everything about an image is a function of its pixels and number.
+A caption speaks of what the pixels show - weight of the stroke, slant, place - and, for some
+images, of the class. Everything about an image is a function of its pixels and number.
 
 | folder | images | files | what it is for |
 |---|---|---|---|
-| `train_labelled` | few a class | png, cls | supervised losses |
-| `train_captioned` | some | png, txt, json | contrast of image and text; few captions name the class |
-| `train_bare` | the rest | png | self-supervised losses |
-| `pool` | all three | png, cls, json | what probes draw their labels from |
-| `train_label_information` | labelled, and captioned with the class named | png, cls | a supervised baseline that knows as much |
+| `train` | all but the test's | png, cls, json | self-supervision; probes draw labels |
+| `train_labelled` | few a class, and those with a named class | png, cls | supervised losses |
+| `train_captioned` | some | png, txt, json | contrast of image and text |
 | `test` | held out | png, cls, txt | every caption names the class |
-"""  # noqa: E501
+
+A class named in a caption counts as a label, so that training on labels alone knows as much about
+the classes as training on labels and captions.
+"""
 
 import hashlib
 import io
@@ -172,7 +173,7 @@ def _share(total: int) -> list[int]:
 
 
 def make_digits(
-    folder: Path, labels_per_class: int = 5, num_captioned: int = 150, named_ratio: float = 1 / 3
+    folder: Path, labels_per_class: int = 2, num_captioned: int = 150, named_ratio: float = 0.2
 ) -> dict[str, int]:
     """Write the folders of the module's table, and ``classes.json`` with names and prompts.
 
@@ -205,16 +206,12 @@ def make_digits(
                 text = caption(number, look, NAMES[label])
                 put("test", number, png=png, cls=cls, txt=text.encode())
                 continue
-            put("pool", number, png=png, cls=cls, json=record)
-            if part == "labelled":
-                put("train_labelled", number, png=png, cls=cls)
-            elif part == "captioned":
+            put("train", number, png=png, cls=cls, json=record)
+            if part == "captioned":
                 text = caption(number, look, NAMES[label] if named else None)
                 put("train_captioned", number, png=png, txt=text.encode(), json=record)
-            else:
-                put("train_bare", number, png=png)
             if part == "labelled" or named:
-                put("train_label_information", number, png=png, cls=cls)
+                put("train_labelled", number, png=png, cls=cls)
     write_files(folder, folders)
     classes = {"names": NAMES, "prompts": PROMPTS}
     write_files(folder, {"": {"classes.json": (json.dumps(classes, indent=1) + "\n").encode()}})

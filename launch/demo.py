@@ -23,8 +23,7 @@ EXAMPLES = """examples:
   ssl-launch demo --folder /tmp/first --processes 1
 """
 
-DIGITS = ("train_bare", "train_labelled", "train_captioned", "train_label_information")
-HELD_OUT = ("pool", "test")
+DIGITS = ("train", "train_labelled", "train_captioned", "test")
 ROLES = {
     "digits": "shards/digits",
     "stdlib": "shards/stdlib",
@@ -83,7 +82,7 @@ class Demo:
             ["ssl-data", "example", "digits", "raw/digits"],
             ["ssl-data", "example", "stdlib", "raw/stdlib"],
         )
-        shards = [f"digits/{part}" for part in (*DIGITS, *HELD_OUT)]
+        shards = [f"digits/{part}" for part in DIGITS]
         shards += ["stdlib/train", "stdlib/test"]
         builds = [
             ["ssl-data", "build", f"raw/{part}", f"shards/{part}", "--workers=0"] for part in shards
@@ -136,11 +135,17 @@ class Demo:
         return command + ([f"--set=train.steps={self.steps}"] if self.steps else [])
 
     def kill_half_way(self, command: Sequence[str], run: Path) -> None:
-        """Start a run and kill it once it is past the middle."""
+        """Start a run and kill it once it is past the middle.
+
+        Raises:
+            SslScaleError: it failed before; it has said why.
+        """
         process = self.start(command)
         try:
             while process.poll() is None and not is_past_middle(run):
                 time.sleep(0.05)
+            if process.returncode:
+                raise failed(command, process.returncode)
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -178,7 +183,12 @@ class Demo:
             except KeyboardInterrupt:
                 code = process.wait()
             if code:
-                raise SslScaleError(f"{shlex.join(command)} must succeed, but exited with {code}")
+                raise failed(command, code)
+
+
+def failed(command: Sequence[str], code: int) -> SslScaleError:
+    """The error of a command that should have gone well."""
+    return SslScaleError(f"{shlex.join(command)} must succeed, but exited with {code}")
 
 
 def is_python(command: Sequence[str]) -> bool:

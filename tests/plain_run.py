@@ -65,7 +65,7 @@ objectives:
 optim: {type: AdamW, lr: {type: WarmupCosine, peak: 1.0e-3}}
 train: {steps: 60}
 evaluation:
-  pool: {data: digits, split: pool}
+  pool: {data: digits, split: train}
   test: {data: digits, split: test}
   encoder: image
   labels_per_class: [1, 5]
@@ -91,7 +91,7 @@ def plain_run(base: Path) -> Path:
 
 
 def _make_data(base: Path) -> dict[str, str]:
-    splits = ("pool", "test", "train_labelled", "train_captioned")
+    splits = ("train", "test", "train_labelled", "train_captioned")
     texts = f"{base}/shards/train_captioned"
     for arguments in (
         ["example", "digits", f"{base}/raw"],

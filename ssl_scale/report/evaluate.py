@@ -29,6 +29,7 @@ from ssl_scale.report.features import open_held_out, read_batches
 from ssl_scale.report.measure import Batches, Figures, Labelled
 from ssl_scale.report.results import (
     describe_columns,
+    describe_differences,
     describe_rows,
     describe_terms,
     to_csv,
@@ -117,7 +118,10 @@ def evaluate(
         "num_test": len(table.test_labels),
         "columns": describe_columns(table.rows, list(table.probes), plan.labels_per_class),
         "rows": describe_rows(table.rows),
-        "notes": describe_terms(len(table.test_labels), seeds),
+        "notes": [
+            *describe_terms(len(table.test_labels), seeds),
+            *describe_differences(table.rows, names[0], list(table.probes), plan.labels_per_class),
+        ],
     }
     path = Path(output) if output else Path(run_folders[0]) / EVALUATION_NAME
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,31 @@ def describe_rows(rows: Mapping[str, Mapping[str, Summary]]) -> list[dict[str, A
     ]
 
 
+def describe_differences(
+    rows: Mapping[str, Mapping[str, Summary]],
+    label: str,
+    probes: Sequence[str],
+    labels_per_class: Sequence[int],
+) -> list[str]:
+    """A row against each other row that has its probes' figures, seed by seed.
+
+    Rows share the labelled samples of a seed, and few labels make the samples matter more than the
+    features: so the spread of the difference tells more than the spreads of the rows.
+    """
+    names = [f"{probe}@{count}" for probe in probes for count in labels_per_class]
+    lines = []
+    for other, theirs in rows.items():
+        if other == label or not all(name in theirs for name in names):
+            continue
+        told = []
+        for name in names:
+            pairs = zip(rows[label][name].values, theirs[name].values, strict=True)
+            difference = Summary(tuple(100 * (mine - its) for mine, its in pairs))
+            told.append(f"{name} {difference.mean:+.1f} ± {difference.spread:.1f}")
+        lines.append(f"{label} minus {other}, seed by seed: {', '.join(told)}.")
+    return lines
+
+
 def describe_terms(num_test: int, num_seeds: int) -> list[str]:
     """What a reader must know about the figures."""
     return [

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 PROGRAMS = Path(sys.executable).parent
-_DIGITS = ("train_bare", "train_labelled", "train_captioned", "test")
+_DIGITS = ("train", "train_labelled", "train_captioned", "test")
 _STDLIB = ("train", "test")
 
 

@@ -32,7 +32,7 @@ data:
   streams: 4
   num_workers: 0
   fields: {image: {type: ImageField, extension: png, size_px: 8, channels: 1}}
-  sources: {bare: {data: digits, split: train_bare, fields: [image], feeds: [byol, mae]}}
+  sources: {bare: {data: digits, split: train, fields: [image], feeds: [byol, mae]}}
 views:
   image: {type: ImageView, field: image}
   crops:

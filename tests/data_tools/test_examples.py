@@ -29,12 +29,11 @@ def keys(folder: Path, extension: str = "png") -> set[str]:
     return {path.stem for path in folder.glob(f"*.{extension}")}
 
 
-def test_parts_of_the_digits_are_disjoint_and_whole(digits: Path) -> None:
-    names = ("train_labelled", "train_captioned", "train_bare", "test")
-    parts = {name: keys(digits / name) for name in names}
-    assert [len(part) for part in parts.values()] == [50, 150, 1237, 360]
-    assert len(set.union(*parts.values())) == 1797
-    assert keys(digits / "pool") == set.union(*(parts[name] for name in names[:3]))
+def test_parts_of_the_digits_are_disjoint_from_the_test_and_whole(digits: Path) -> None:
+    train, test = keys(digits / "train"), keys(digits / "test")
+    assert (len(train), len(test), len(train | test)) == (1437, 360, 1797)
+    assert keys(digits / "train_labelled") | keys(digits / "train_captioned") <= train
+    assert len(keys(digits / "train_captioned")) == 150
 
 
 def test_labels_are_those_of_the_data_and_balanced(digits: Path) -> None:
@@ -49,7 +48,6 @@ def test_labels_are_those_of_the_data_and_balanced(digits: Path) -> None:
 
 
 def test_no_label_is_where_none_belongs(digits: Path) -> None:
-    assert {path.suffix for path in (digits / "train_bare").iterdir()} == {".png"}
     assert keys(digits / "train_captioned", "cls") == set()
     for path in (digits / "train_captioned").glob("*.json"):
         assert set(json.loads(path.read_text())) == {
@@ -63,7 +61,7 @@ def test_no_label_is_where_none_belongs(digits: Path) -> None:
 
 def test_pixels_are_kept_to_the_last_grey(digits: Path) -> None:
     images = load_digits().images
-    for path in (digits / "pool").glob("*.png"):
+    for path in (digits / "train").glob("*.png"):
         with Image.open(path) as image:
             grey = np.asarray(image).astype(float)
         assert grey.shape == (8, 8)
@@ -82,7 +80,7 @@ def test_a_caption_names_its_class_exactly_where_the_record_says_so(digits: Path
         truth = NAMES[target[int(path.stem.removeprefix("digit-"))]]
         assert mentioned == ([truth] if record["named_class"] else [])
         named += record["named_class"]
-    assert named == 50
+    assert named == 30
     for path in (digits / "test").glob("*.txt"):
         truth = NAMES[int(path.with_suffix(".cls").read_text())]
         assert truth in path.read_text().replace(",", " ").split()
@@ -129,15 +127,16 @@ def test_a_template_does_not_tell_the_class(digits: Path) -> None:
     assert all(len(found) == 4 for found in starts.values())
 
 
-def test_label_information_is_labels_and_named_captions(digits: Path) -> None:
+def test_labelled_images_are_two_a_class_and_those_whose_captions_name_it(digits: Path) -> None:
     named = {
         path.stem
         for path in (digits / "train_captioned").glob("*.json")
         if json.loads(path.read_text())["named_class"]
     }
-    information = digits / "train_label_information"
-    assert keys(information) == keys(digits / "train_labelled") | named
-    assert len(keys(information)) == 100 and keys(information, "cls") == keys(information)
+    labelled = keys(digits / "train_labelled")
+    assert named <= labelled and (len(named), len(labelled)) == (30, 50)
+    assert not (labelled - named) & keys(digits / "train_captioned")
+    assert keys(digits / "train_labelled", "cls") == labelled
 
 
 def test_writing_an_example_again_changes_nothing(digits: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from ssl_scale.cli.main import main
 from ssl_scale.errors import DataError, RecipeError, UnboundDataError
+from ssl_scale.probes.few_labels import Summary
 from ssl_scale.probes.unigram import unigram_cross_entropy
 from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.report.evaluate import evaluate
@@ -15,6 +16,7 @@ from ssl_scale.report.features import look_at, open_held_out, pooled, read_batch
 from ssl_scale.report.gallery import Gallery
 from ssl_scale.report.page import write_report
 from ssl_scale.report.pictures import update_gallery
+from ssl_scale.report.results import describe_differences
 from ssl_scale.system.build import build_fields
 from ssl_scale.train.trained import build_untrained, read_trained
 from tests.plain_run import VOCAB_SIZE, plain_run, save_checkpoint
@@ -223,3 +225,12 @@ def test_a_report_without_its_data_says_so_and_keeps_the_curves(run_folder, tmp_
     (moved / "recipe.yaml").write_text(recipe.replace("/shards", "/gone"))
     page = write_report(moved).read_text()
     assert "The pictures could not be computed" in page and 'id="losses"' in page
+
+
+def test_rows_are_compared_seed_by_seed() -> None:
+    def row(*values: float) -> dict[str, Summary]:
+        return {"k-NN@1": Summary(values)}
+
+    rows = {"mixture": row(0.8, 0.9, 0.7), "other": row(0.78, 0.87, 0.69), "words": {}}
+    (line,) = describe_differences(rows, "mixture", ["k-NN"], [1])
+    assert line == "mixture minus other, seed by seed: k-NN@1 +2.0 ± 1.0."
