@@ -49,5 +49,5 @@ KINDS: dict[str, tuple[Callable[..., Encoder], Callable[..., View]]] = {
 
 def rows(view: View, chosen: Sequence[int]) -> View:
     """Some samples of a view, in the given order."""
-    index = torch.tensor(chosen)
+    index = torch.tensor(chosen, dtype=torch.int64)
     return View(view.values[index], view.valid[index], view.seeds[index])

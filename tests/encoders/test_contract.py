@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import ssl_scale.encoders
 import ssl_scale.nn
 from ssl_scale.encoders.encoder import Encoder
+from ssl_scale.encoders.resnet import ResNet
 from tests.encoders.inputs import KINDS
 
 PLAIN = (int, float, bool, str, NoneType)
@@ -58,6 +59,7 @@ def instances() -> list[nn.Module]:
     ]
     encoders = [make(**chosen) for make, _ in KINDS.values() for chosen in options]
     encoders.append(KINDS["vision"][0](mask_token=True))
+    encoders.append(ResNet(preset="18", stem_width=4))
     return [module for encoder in encoders for module in encoder.modules()]
 
 
