@@ -10,21 +10,33 @@ from torch import Tensor, nn
 from ssl_scale.heads.batch_norm import SyncedBatchNorm
 
 Norm: TypeAlias = Literal["batch", "layer", "none"]
+Activation: TypeAlias = Literal["relu", "gelu"]
 
 
 class MLP(nn.Module):
-    """Linear layers with norm and ReLU between them.
+    """Linear layers with norm and activation between them.
 
     Args:
         widths: of the input, of each hidden layer, of the output.
         norm: after each hidden linear layer; ``batch`` is over the global batch.
+        last_norm: end with a batch norm that neither scales nor shifts.
+        last_bias: the last linear layer has a bias (never before a batch norm).
+        activation: after each hidden layer and its norm.
     """
 
-    def __init__(self, widths: Sequence[int], norm: Norm) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        norm: Norm,
+        last_norm: bool = False,
+        last_bias: bool = True,
+        activation: Activation = "relu",
+    ) -> None:
         super().__init__()
         *hidden, last = zip(widths, widths[1:], strict=False)
-        self.hidden = nn.ModuleList(_HiddenLayer(*sizes, norm) for sizes in hidden)
-        self.last = nn.Linear(*last)
+        self.hidden = nn.ModuleList(_HiddenLayer(*sizes, norm, activation) for sizes in hidden)
+        self.last = nn.Linear(*last, bias=last_bias and not last_norm)
+        self.last_norm = SyncedBatchNorm(widths[-1], affine=False) if last_norm else None
 
     def forward(
         self, x: Float[Tensor, "*rows width"], valid: Bool[Tensor, "*rows"] | None = None
@@ -33,12 +45,13 @@ class MLP(nn.Module):
         for layer in self.hidden:
             x = layer(x, valid)
         out: Tensor = self.last(x)
-        return out
+        return out if self.last_norm is None else self.last_norm(out, valid)
 
 
 class _HiddenLayer(nn.Module):
-    def __init__(self, width: int, out: int, norm: Norm) -> None:
+    def __init__(self, width: int, out: int, norm: Norm, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         # The gradient of a bias before a batch norm is exactly zero; Adam would amplify its noise.
         self.linear = nn.Linear(width, out, bias=norm != "batch")
         self.norm: nn.Module | None = None
@@ -51,4 +64,4 @@ class _HiddenLayer(nn.Module):
             x = self.norm(x, valid)
         elif self.norm is not None:
             x = self.norm(x)
-        return F.relu(x)
+        return F.relu(x) if self.activation == "relu" else F.gelu(x)

@@ -29,14 +29,21 @@ class MLPPredictor(Predictor):
         hidden: width of the hidden layers.
         layers: number of linear layers.
         norm: after each hidden layer; ``batch`` is over the global batch.
+        last_norm: end with a batch norm that neither scales nor shifts (MoCo v3's authors' code).
         width: features of input and output.
     """
 
     def __init__(
-        self, hidden: Count, layers: Count = 2, norm: Norm = "batch", *, width: Given[int]
+        self,
+        hidden: Count,
+        layers: Count = 2,
+        norm: Norm = "batch",
+        last_norm: bool = False,
+        *,
+        width: Given[int],
     ) -> None:
         super().__init__()
-        self.mlp = MLP([width, *[hidden] * (layers - 1), width], norm)
+        self.mlp = MLP([width, *[hidden] * (layers - 1), width], norm, last_norm)
 
     def forward(
         self, x: Float[Tensor, "*rows width"], valid: Bool[Tensor, "*rows"] | None = None

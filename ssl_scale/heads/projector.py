@@ -61,6 +61,10 @@ class MLPProjector(Projector):
         out: width of what comes out.
         layers: number of linear layers.
         norm: after each hidden layer; ``batch`` is over the global batch.
+        last_norm: end with a batch norm that neither scales nor shifts (SimSiam, arXiv 2011.10566,
+            section 4.4; MoCo v3).
+        last_bias: whether the last layer has a bias; a loss that only looks at differences between
+            rows (VICReg, Barlow Twins) has no use for one.
         width: features of the input.
     """
 
@@ -70,12 +74,14 @@ class MLPProjector(Projector):
         out: Count,
         layers: Count = 2,
         norm: Norm = "batch",
+        last_norm: bool = False,
+        last_bias: bool = True,
         *,
         width: Given[int],
     ) -> None:
         super().__init__()
         self.out = out
-        self.mlp = MLP([width, *[hidden] * (layers - 1), out], norm)
+        self.mlp = MLP([width, *[hidden] * (layers - 1), out], norm, last_norm, last_bias)
 
     def forward(
         self, x: Float[Tensor, "*rows width"], valid: Bool[Tensor, "*rows"] | None = None

@@ -2,11 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ssl_scale.heads.predictor import Predictor
 from ssl_scale.heads.projector import Projector
+from ssl_scale.objectives.crops import both_crops
 from ssl_scale.objectives.objective import Objective, blank, full_precision
 from ssl_scale.part import EncoderName, Given, Spec, TeacherName, ViewName
 from ssl_scale.types import Loss, Step
@@ -50,11 +51,11 @@ class BYOL(Objective):
 
     def count(self, step: Step) -> Tensor:
         """Samples that have both crops."""
-        return self._present(step).sum()
+        return both_crops(step, self.view).sum()
 
     def forward(self, step: Step) -> Loss:
         """The loss summed over this rank's samples."""
-        present = self._present(step)
+        present = both_crops(step, self.view)
         crops = present[:, None].expand(-1, 2)
         pooled = blank(step.student(self.encoder, self.view).pooled, crops)
         predicted = self.predictor(self.projector(pooled, crops), crops)
@@ -62,12 +63,6 @@ class BYOL(Objective):
         target = step.apply("projector", taught, crops, by=self.teacher)
         losses = byol(full_precision(predicted), full_precision(target))
         return Loss(torch.where(present, losses, 0).sum())
-
-    def _present(self, step: Step) -> Bool[Tensor, " batch"]:
-        present = step.view(self.view).present
-        if present.shape[1] != 2:
-            raise ValueError(f"view {self.view!r} must have 2 crops, but has {present.shape[1]}")
-        return present.all(1)
 
 
 def byol(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ssl_scale.heads.projector import Projector
 from ssl_scale.objectives.contrast import contrast
+from ssl_scale.objectives.crops import both_crops
 from ssl_scale.objectives.objective import Objective, blank, full_precision
 from ssl_scale.part import EncoderName, Given, Positive, Spec, ViewName
 from ssl_scale.types import Loss, Step
@@ -45,11 +46,11 @@ class NTXent(Objective):
 
     def count(self, step: Step) -> Tensor:
         """Samples that have both crops."""
-        return self._present(step).sum()
+        return both_crops(step, self.view).sum()
 
     def forward(self, step: Step) -> Loss:
         """The loss summed over this rank's samples, each among the samples of all ranks."""
-        present = self._present(step)
+        present = both_crops(step, self.view)
         crops = present[:, None].expand(-1, 2)
         pooled = blank(step.student(self.encoder, self.view).pooled, crops)
         projected = self.projector(pooled, crops)
@@ -60,12 +61,6 @@ class NTXent(Objective):
         )
         total = torch.where(present, losses, 0).sum()
         return Loss(total, {"accuracy": (torch.where(present, hits, 0).sum(), present.sum())})
-
-    def _present(self, step: Step) -> Bool[Tensor, " batch"]:
-        present = step.view(self.view).present
-        if present.shape[1] != 2:
-            raise ValueError(f"view {self.view!r} must have 2 crops, but has {present.shape[1]}")
-        return present.all(1)
 
 
 def nt_xent(

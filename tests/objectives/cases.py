@@ -20,6 +20,7 @@ from ssl_scale.objectives.masked_tokens import MaskedTokens
 from ssl_scale.objectives.ntxent import NTXent
 from ssl_scale.objectives.objective import Objective
 from ssl_scale.part import Spec
+from tests.objectives.joint_cases import JOINT
 from tests.objectives.steps import CLASSES, PATCH_VALUES, WIDTH, WORDS, Samples, World
 
 CLASSES_OF = {"label": CLASSES, "tags": CLASSES}
@@ -59,12 +60,11 @@ CASES: dict[str, Callable[[], Objective]] = {
     "binary cross entropy": lambda: BinaryCrossEntropy(
         "image", "tags", "crops", width=WIDTH, classes=CLASSES_OF
     ),
+    **JOINT,
 }
 
 # What an objective counts does not depend on which samples share its micro-batch.
-SEPARABLE = [
-    name for name in CASES if "nce" not in name and name[:2] != "nt" and "batch" not in name
-]
+SEPARABLE = [name for name, case in CASES.items() if not case().pairs and "batch" not in name]
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> World:

@@ -38,7 +38,7 @@ def outcomes() -> dict[str, list[dict[str, Outcome]]]:
 def test_ranks_equal_one_process(name, kind, outcomes):
     joined = [row for rows in SPLITS[kind] for row in rows]
     alone = train_step(name, make_samples(NUM), [joined])
-    assert alone.value > 0
+    assert alone.value != 0
     whole = torch.cat([gradient.flatten() for gradient in alone.gradients.values()]).norm()
     for each in outcomes[kind]:
         torch.testing.assert_close(each[name].value, alone.value, rtol=1e-12, atol=0)

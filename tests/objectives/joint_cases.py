@@ -1,0 +1,35 @@
+"""The objectives over two or more crops of a sample, built small."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ssl_scale.heads.predictor import MLPPredictor, Predictor
+from ssl_scale.heads.projector import MLPProjector, Projector
+from ssl_scale.objectives.barlow_twins import BarlowTwins
+from ssl_scale.objectives.objective import Objective
+from ssl_scale.objectives.simsiam import SimSiam
+from ssl_scale.objectives.vicreg import VICReg
+from ssl_scale.part import Spec
+from tests.objectives.steps import WIDTH
+
+
+def projector(**more: Any) -> Spec[Projector]:
+    return Spec.of(MLPProjector, **{"hidden": 7, "out": 6, "norm": "layer", **more})  # type: ignore[arg-type]
+
+
+def predictor(**more: Any) -> Spec[Predictor]:
+    return Spec.of(MLPPredictor, **{"hidden": 7, "norm": "layer", **more})  # type: ignore[arg-type]
+
+
+JOINT: dict[str, Callable[[], Objective]] = {
+    "simsiam": lambda: SimSiam("image", projector(), predictor(), "crops", width=WIDTH),
+    "simsiam, batch norm": lambda: SimSiam(
+        "image",
+        projector(norm="batch", last_norm=True),
+        predictor(norm="batch"),
+        "crops",
+        width=WIDTH,
+    ),
+    "vicreg": lambda: VICReg("image", projector(last_bias=False), "crops", width=WIDTH),
+    "barlow twins": lambda: BarlowTwins("image", projector(last_bias=False), "crops", width=WIDTH),
+}
