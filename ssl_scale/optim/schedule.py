@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 
-from ssl_scale.part import Part, Probability
+from ssl_scale.part import Part, Positive, Probability
 
 
 class Schedule(Part, ABC):
@@ -113,3 +113,55 @@ class WarmupStableDecay(Schedule):
         if left < self.decay:
             return self.end + (self.peak - self.end) * max(left, 0.0) / self.decay
         return self.peak
+
+
+class Infinite(Schedule):
+    """Warm-up, cool-down to a rate that can be held for ever, and a last annealing.
+
+    Paper: Beyond Cosine Decay, arXiv 2503.02844 (eta_max is `peak`, eta_const `constant`, eta_min
+    `end`): linear from 0, half a cosine, a plateau, and ``constant * (end / constant) ** u`` with u
+    from 0 to 1. A run that is to be continued with new data leaves `anneal` at 0; the annealed
+    model is a branch from its last checkpoint.
+
+    Args:
+        peak: highest value.
+        constant: value of the plateau.
+        warmup: fraction of training spent rising from 0.
+        cooldown: fraction of training spent falling from the peak to the plateau.
+        anneal: fraction of training, at its end, spent falling to the end.
+        end: value at progress 1, if there is an annealing; above 0, since it falls by factors.
+
+    Raises:
+        ValueError: the phases are longer than training.
+    """
+
+    def __init__(
+        self,
+        peak: Positive,
+        constant: Positive,
+        warmup: Probability = 0.02,
+        cooldown: Probability = 0.2,
+        anneal: Probability = 0.0,
+        end: Positive = 1e-6,
+    ) -> None:
+        if warmup + cooldown + anneal > 1:
+            raise ValueError(
+                "warmup + cooldown + anneal must be at most 1, but is "
+                f"{warmup + cooldown + anneal:g}"
+            )
+        self.peak, self.constant, self.end = peak, constant, end
+        self.warmup, self.cooldown, self.anneal = warmup, cooldown, anneal
+
+    def __call__(self, progress: float) -> float:
+        """The value at a fraction of training."""
+        if progress < self.warmup:
+            return self.peak * progress / self.warmup
+        cooled = progress - self.warmup
+        if cooled < self.cooldown:
+            half = (1 + math.cos(math.pi * cooled / self.cooldown)) / 2
+            return self.constant + (self.peak - self.constant) * half
+        annealed = progress - (1 - self.anneal)
+        if annealed <= 0 or not self.anneal:
+            return self.constant
+        falls = self.end / self.constant
+        return float(self.constant * falls ** min(annealed / self.anneal, 1.0))

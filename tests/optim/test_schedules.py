@@ -7,6 +7,7 @@ import pytest
 from ssl_scale.optim.schedule import (
     Constant,
     Cosine,
+    Infinite,
     Linear,
     Schedule,
     WarmupCosine,
@@ -24,6 +25,20 @@ CORNERS = [
         WarmupStableDecay(2.0, warmup=0.1, decay=0.2, end=1.0),
         {0.0: 0.0, 0.05: 1.0, 0.1: 2.0, 0.8: 2.0, 0.9: 1.5, 1.0: 1.0},
     ),
+    (
+        Infinite(4.0, 1.0, warmup=0.125, cooldown=0.25, anneal=0.25, end=0.25),
+        {
+            0.0: 0.0,
+            0.0625: 2.0,
+            0.125: 4.0,
+            0.25: 2.5,
+            0.375: 1.0,
+            0.75: 1.0,
+            0.875: 0.5,
+            1.0: 0.25,
+        },
+    ),
+    (Infinite(4.0, 1.0, warmup=0.0, cooldown=0.5), {0.0: 4.0, 0.25: 2.5, 0.5: 1.0, 1.0: 1.0}),
 ]
 
 
@@ -45,6 +60,33 @@ def test_schedules_have_no_jumps(schedule: Schedule) -> None:
 def test_warm_up_and_decay_must_fit_into_training() -> None:
     with pytest.raises(ValueError, match="warmup . decay must be at most 1, but is 1.2"):
         WarmupStableDecay(1.0, warmup=0.7, decay=0.5)
+
+
+def test_an_infinite_schedule_follows_its_papers_formulas() -> None:
+    peak, constant, end = 3e-4, 1.65e-4, 1.5e-5
+    schedule = Infinite(peak, constant, warmup=0.1, cooldown=0.3, anneal=0.2, end=end)
+    for step in range(1001):
+        n = step / 1000
+        if n <= 0.1:
+            wanted = peak * n / 0.1
+        elif n <= 0.4:
+            wanted = constant + (peak - constant) / 2 * (1 + math.cos(math.pi * (n - 0.1) / 0.3))
+        elif n <= 0.8:
+            wanted = constant
+        else:
+            wanted = constant * (end / constant) ** ((n - 0.8) / 0.2)
+        assert schedule(n) == pytest.approx(wanted, rel=1e-12, abs=0)
+
+
+def test_an_infinite_schedule_never_rises_after_warm_up() -> None:
+    schedule = Infinite(2.0, 0.5, warmup=0.1, cooldown=0.2, anneal=0.3, end=0.1)
+    values = [schedule(step / 1000) for step in range(100, 1001)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_an_infinite_schedules_phases_must_fit_into_training() -> None:
+    with pytest.raises(ValueError, match="warmup . cooldown . anneal must be at most 1, .* 1.1"):
+        Infinite(1.0, 0.5, warmup=0.5, cooldown=0.5, anneal=0.1)
 
 
 def test_a_bare_number_is_constant() -> None:
