@@ -2,7 +2,7 @@
 
 Exit code 2 means that the recipe or its data is wrong; 3 that the recipe is sound, but data that
 it names is not bound to a path yet. With --build the parts are built too, which finds what only
-constructors know (rules between two arguments).
+constructors know (rules between two arguments), and how the parameters will move is printed.
 """
 
 import argparse
@@ -49,8 +49,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a sound recipe amounts to."""
     recipe = read_recipe_of(arguments, arguments.recipe)
     samples = _open_sources(recipe)
-    if arguments.build:
-        _build(recipe)
+    groups = _build(recipe) if arguments.build else []
     steps = recipe.num_steps(samples)
     return {
         "recipe": recipe.name,
@@ -60,6 +59,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         "global_batch": recipe.data.global_batch,
         "sources": samples,
         "objectives": list(recipe.objectives),
+        "groups": groups,
     }
 
 
@@ -92,28 +92,32 @@ def _open_sources(recipe: "Recipe") -> dict[str, int]:
     }
 
 
-def _build(recipe: "Recipe") -> None:
-    """Build all parts, on the CPU.
+def _build(recipe: "Recipe") -> list[str]:
+    """Build all parts, on the CPU; returns a table of how their parameters move.
 
     Raises:
-        RecipeError: a constructor refuses its arguments.
+        RecipeError: a constructor refuses its arguments, or a group of parameters is empty.
     """
+    from ssl_scale.optim.groups import describe_groups, parameter_groups
     from ssl_scale.system.build import build_system
 
     try:
-        build_system(recipe)
+        optim = recipe.optim.build(global_batch=recipe.data.global_batch)
+        groups = parameter_groups(build_system(recipe), optim)
     except ValueError as error:
         raise RecipeError(f"{recipe.path}: parts cannot be built: {error}") from error
+    return describe_groups(groups).splitlines()
 
 
 def _told(finding: dict[str, Any]) -> str:
     sources = ", ".join(f"{name} ({count:,})" for name, count in finding["sources"].items())
+    groups = "".join(f"  {line}\n" for line in finding["groups"])
     return (
         f"{finding['recipe']} is sound (fingerprint {finding['fingerprint']})\n"
         f"  {finding['steps']:,} steps of {finding['global_batch']:,} samples: "
         f"{finding['samples']:,} samples\n"
         f"  objectives: {', '.join(finding['objectives'])}\n"
-        f"  sources: {sources}\n"
+        f"  sources: {sources}\n{groups}"
     )
 
 

@@ -64,7 +64,7 @@ def fit(
             recipe.train.zero,
             recipe.train.precision,
             recipe.data.global_batch // place.world_size() // recipe.train.accumulate,
-            recipe.optim.build().clip,
+            recipe.optim.build(global_batch=recipe.data.global_batch).clip,
             place.world_size(),
         )
     )

@@ -10,6 +10,7 @@ import torch
 from ssl_scale.data.step_batches import StepBatches
 from ssl_scale.errors import SslScaleError
 from ssl_scale.optim.groups import parameter_groups
+from ssl_scale.optim.layerwise import Layerwise
 from ssl_scale.optim.optimizer import Optimizer
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.build import build_system
@@ -69,7 +70,7 @@ class PretrainingModule(pl.LightningModule):
         self.automatic_optimization = False
         self.recipe = recipe
         self.progress = Progress(total_steps, done)
-        self.optim: Optimizer = recipe.optim.build()
+        self.optim: Optimizer = recipe.optim.build(global_batch=recipe.data.global_batch)
         self.program = Plain()
         self.report = StepReport()
         self.tally = Tally()
@@ -79,7 +80,9 @@ class PretrainingModule(pl.LightningModule):
         if not hasattr(self, "system"):
             torch.manual_seed(self.recipe.train.seed)
             self.system: System = build_system(
-                self.recipe, dtype=DTYPES[self.recipe.train.precision]
+                self.recipe,
+                dtype=DTYPES[self.recipe.train.precision],
+                initial=self.progress.done == 0,
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -94,6 +97,8 @@ class PretrainingModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Look at the engine's sharded state, now that it exists, and start the teachers."""
         self.sharded = ShardedState(self.engine, self.system)
+        if isinstance(self.sharded.inner, Layerwise):
+            self.sharded.inner.divide(self.sharded.runs())
         self.absentees = Absentees(self.system, self.sharded)
         for teacher in self.system.teachers.values():
             teacher.start(self.system, self.sharded.master)
@@ -102,6 +107,7 @@ class PretrainingModule(pl.LightningModule):
         """One optimizer step."""
         self.report = StepReport()  # the last step's features go before this step's come
         self.sharded.forget_gradients()
+        self.optim.apply(self.sharded.inner, self.progress.fraction, self.progress.done)
         ops = Ops(
             self,
             batches,
@@ -126,7 +132,7 @@ class PretrainingModule(pl.LightningModule):
         self.tally.step(ops.global_counts)
         self.report = StepReport(
             answers=[answers for micro in ops.answers for answers in micro],
-            figures=figures | {"grad_norm": norm, "lr": self.optim.lr(ops.progress)},
+            figures=figures | {"grad_norm": norm, "lr": self.optim.learning_rate(ops.progress)},
             samples=sum(len(batch) for micro in batches for batch in micro),
         )
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ssl_scale import dist
 from ssl_scale.errors import SslScaleError
-from ssl_scale.optim.groups import apply_schedules
 from ssl_scale.rng import combine
 from ssl_scale.system.step import Answers
 from ssl_scale.types import Batch, Loss
@@ -107,9 +106,7 @@ class Ops:
         self.module.engine.backward(value)
 
     def step(self) -> None:
-        """Let the optimizer step once, with the schedules' values; absent parts as declared."""
-        optim = self.module.optim
-        apply_schedules(self.module.sharded.inner, optim, self.progress)
+        """Let the optimizer step once; absent parts as declared."""
         kept = self.module.absentees.keep(self.present())
         self.module.engine.step()
         self.gradient_norm = self.module.sharded.gradient_norm()

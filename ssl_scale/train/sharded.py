@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_scale import dist
+from ssl_scale.optim.layerwise import Run
 from ssl_scale.sharding import (
     Slice,
     is_partitioned,
@@ -74,13 +75,25 @@ class ShardedState:
         """Local fp32 values of a student parameter, in the shape that a teacher stores them.
 
         Under stage 3 the slice, padding included; else the whole parameter (under stages 1 and 2
-        in bf16, where masters are scattered, the rounded values that forward passes use).
+        in bf16, where masters are scattered, the rounded values that forward passes use), and where
+        no gradient trains it.
         """
-        if is_partitioned(parameter):
+        if is_partitioned(parameter) and parameter.requires_grad:
             group, offset, numel = self.zero.grad_position[self.zero.get_param_id(parameter)]
             flat: Tensor = self.zero.fp32_partitioned_groups_flat[group]
             return flat.data.view(-1).narrow(0, offset, numel)
         return local_values(parameter).float()
+
+    def runs(self) -> dict[Tensor, list[Run]]:
+        """Of each flat tensor that ranks hold pieces of: which elements are one parameter's.
+
+        Empty under stage 0, where every rank steps whole parameters.
+        """
+        found: dict[Tensor, list[Run]] = {}
+        for fragment in self.fragments.values() if self.stage else ():
+            run = Run(fragment.offset, fragment.place.numel)
+            found.setdefault(fragment.flat, []).append(run)
+        return found
 
     def forget_gradients(self) -> None:
         """Zero what the last step left behind.

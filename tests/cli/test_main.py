@@ -99,6 +99,25 @@ def test_check_builds_the_parts_on_request(
     assert main(["check", str(sound), "--data", f"digits={digits}", "--build"]) == 0
 
 
+def test_check_shows_how_the_parameters_will_move(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vit = "VisionTransformer, width: 8, depth: 1, num_heads: 2, patch: 4, size_px: 8}"
+    path = write(tmp_path, SOUND.replace('"tests.recipe.parts:TinyEncoder"}', vit))
+    command = ["check", str(path), "--data", f"digits={digits}", "--build", "--set"]
+    group = "match: encoders.image.stem.*, freeze_until: 0.5"
+    assert main([*command, f"optim.groups=[{{{group}}}]"]) == 0
+    assert "no decay, frozen until 0.5" in capsys.readouterr().out
+    assert main([*command, "optim.groups=[{match: encoders.image.stam.*, lr_scale: 0}]"]) == 2
+    assert "encoders.image.stem.projection.bias" in capsys.readouterr().err
+    assert main([*command, "optim.groups=[{match: stem, freze_until: 0.5}]"]) == 2
+    assert "optim.groups[0].freze_until: this section takes no" in capsys.readouterr().err
+    assert main([*command, "optim.groups=[{match: stem, freeze_until: 2.5}]"]) == 2
+    assert "whole number of steps, but is 2.5" in capsys.readouterr().err
+    assert main([*command, "optim.layer_decay=1.5"]) == 2
+    assert "must be less than or equal to 1, but is 1.5" in capsys.readouterr().err
+
+
 def test_a_wrong_recipe_exits_with_2_and_names_every_fault(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,8 @@ from ssl_scale.errors import RecipeError
 from ssl_scale.heads.temperature import Temperature
 from ssl_scale.nn.position import LearnedPosition
 from ssl_scale.nn.tokens import MaskFill, Prefix
-from ssl_scale.optim.groups import apply_schedules, describe_groups, parameter_groups
+from ssl_scale.optim.group import Group
+from ssl_scale.optim.groups import describe_groups, parameter_groups
 from ssl_scale.optim.optimizer import AdamW
 from ssl_scale.optim.schedule import Constant, Cosine, WarmupCosine
 
@@ -52,10 +53,12 @@ def test_only_matrices_that_multiply_activations_decay() -> None:
     }
 
 
+SLOWER = (Group("head.*", lr_scale=0.1), Group("*weight", lr_scale=0.5))
+
+
 def test_every_trained_parameter_is_in_one_group_beside_its_name() -> None:
     model = Model()
-    optim = AdamW(Constant(1.0), lr_scales={r"^head\.": 0.1, "weight": 0.5})
-    groups = parameter_groups(model, optim)
+    groups = parameter_groups(model, AdamW(Constant(1.0), groups=SLOWER))
     held = [pair for group in groups for pair in zip(group["names"], group["params"], strict=True)]
     expected = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert len(held) == len(expected)
@@ -63,16 +66,31 @@ def test_every_trained_parameter_is_in_one_group_beside_its_name() -> None:
 
 
 def test_the_first_pattern_that_matches_scales_the_learning_rate() -> None:
-    optim = AdamW(Constant(1.0), lr_scales={r"^head\.": 0.1, "weight": 0.5})
-    groups = parameter_groups(Model(), optim)
+    groups = parameter_groups(Model(), AdamW(Constant(1.0), groups=SLOWER))
     assert names(groups, "decay, lr x 0.1") == {"head.weight"}
     assert names(groups, "no decay, lr x 0.1") == {"head.bias"}
     assert names(groups, "decay, lr x 0.5") == {"embedding.weight", "stem.weight"}
+    assert names(groups, "no decay, lr x 0.5") == {"norm.weight"}
+
+
+def test_each_setting_comes_from_the_first_group_that_makes_it() -> None:
+    settings = (Group("head.*", weight_decay=0.0), Group("*.weight", 0.5, 0.3, 2))
+    groups = parameter_groups(Model(), AdamW(Constant(1.0), groups=settings))
+    (head,) = [group for group in groups if "head.weight" in group["names"]]
+    assert (head["lr_scale"], head["own_weight_decay"], head["freeze"].until) == (0.5, 0.0, 2)
+    (norm,) = [group for group in groups if "norm.weight" in group["names"]]
+    assert norm["name"] == "weight decay 0.3, lr x 0.5, frozen until step 2"
 
 
 def test_further_parameters_can_be_kept_from_decaying() -> None:
-    groups = parameter_groups(Model(), AdamW(Constant(1.0), no_decay=("embedding",)))
-    assert names(groups, "decay") == {"stem.weight", "head.weight"}
+    optim = AdamW(Constant(1.0), groups=(Group("embedding.*", weight_decay=0.0),))
+    optimizer = optim.build(parameter_groups(Model(), optim))
+    optim.apply(optimizer, 0.5, 3)
+    decays = {
+        name: group["weight_decay"] for group in optimizer.param_groups for name in group["names"]
+    }
+    assert decays["embedding.weight"] == decays["head.bias"] == 0
+    assert decays["head.weight"] == decays["stem.weight"] == 0.05
 
 
 def test_partitioned_parameters_are_judged_by_their_whole_shape() -> None:
@@ -89,26 +107,37 @@ def test_partitioned_parameters_are_judged_by_their_whole_shape() -> None:
     assert describe_groups(pieces) == table
 
 
-@pytest.mark.parametrize("option", ["lr_scales", "no_decay"])
-def test_a_pattern_that_matches_nothing_is_refused(option: str) -> None:
-    value = {"haed": 0.1} if option == "lr_scales" else ("haed",)
-    optim = AdamW(Constant(1.0), **{option: value})  # type: ignore[arg-type]
-    with pytest.raises(RecipeError, match=rf"optim.{option}: 'haed' must match .* matches none"):
+def test_a_pattern_that_matches_nothing_is_refused_and_told_the_closest_names() -> None:
+    optim = AdamW(Constant(1.0), groups=(Group("haed.*", lr_scale=0.1),))
+    with pytest.raises(
+        RecipeError, match=r"optim.groups: 'haed\.\*' must match .* none; .* are head\.bias"
+    ):
         parameter_groups(Model(), optim)
 
 
-def test_a_pattern_that_is_none_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"'\(' must be a regular expression, but missing \)"):
-        parameter_groups(Model(), AdamW(Constant(1.0), no_decay=("(",)))
+def test_a_pattern_that_matches_only_what_is_not_trained_is_refused() -> None:
+    optim = AdamW(Constant(1.0), groups=(Group("frozen.*", lr_scale=0.1),))
+    with pytest.raises(RecipeError, match="'frozen.*' must match the name of a trained parameter"):
+        parameter_groups(Model(), optim)
+
+
+def test_a_group_must_set_something_that_can_be() -> None:
+    with pytest.raises(ValueError, match="group 'head' must set lr_scale.* but sets nothing"):
+        Group("head")
+    with pytest.raises(ValueError, match="whole number of steps, but is 2.5"):
+        Group("head", freeze_until=2.5)
 
 
 def test_schedules_write_pure_functions_of_progress() -> None:
     optim = AdamW(
-        WarmupCosine(1e-3, warmup=0.1), Cosine(0.04, 0.4), lr_scales={"head": 0.1}, clip=1.0
+        WarmupCosine(1e-3, warmup=0.1),
+        Cosine(0.04, 0.4),
+        groups=(Group("head.*", lr_scale=0.1),),
+        clip=1.0,
     )
     optimizer = optim.build(parameter_groups(Model(), optim))
     for progress in (0.5, 0.05, 1.0, 0.05):
-        apply_schedules(optimizer, optim, progress)
+        optim.apply(optimizer, progress, 0)
         for group in optimizer.param_groups:
             scale = 0.1 if "0.1" in group["name"] else 1.0
             decay = 0.0 if group["name"].startswith("no") else optim.weight_decay(progress)
@@ -134,7 +163,7 @@ def test_adamw_follows_its_paper() -> None:
     optimizer = optim.build(parameter_groups(model, optim))
     gradients = [[torch.randn_like(p) for p in model.parameters()] for _ in range(5)]
     for step, gradient in enumerate(gradients):
-        apply_schedules(optimizer, optim, step / 5)
+        optim.apply(optimizer, step / 5, step)
         for parameter, value in zip(model.parameters(), gradient, strict=True):
             parameter.grad = value.clone()
         optimizer.step()
@@ -150,9 +179,9 @@ def test_adamw_follows_its_paper() -> None:
 
 
 def test_groups_are_described_in_a_table() -> None:
-    optim = AdamW(Constant(1.0), lr_scales={"head": 0.1})
+    optim = AdamW(Constant(1.0), groups=(Group("head.*", lr_scale=0.1),))
     table = describe_groups(parameter_groups(Model(), optim)).splitlines()
     assert table[0].split()[:3] == ["group", "tensors", "numbers"]
     (row,) = [line for line in table if line.startswith("decay, lr x 0.1")]
-    assert row.split()[4:] == ["1", "64", "0.1", "1", "head.weight"]
+    assert row.split()[4:] == ["1", "64", "0.1", "x", "1", "head.weight"]
     assert len(table) == 5

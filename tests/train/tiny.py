@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 
 from ssl_scale.data.loader import TrainingStream
-from ssl_scale.optim.groups import apply_schedules, parameter_groups
+from ssl_scale.optim.groups import parameter_groups
 from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.build import build_system
@@ -28,7 +28,8 @@ from tests.distributed import run_ranks
 
 PRELOAD = ("deepspeed.runtime.zero.muon.original_muon", "ssl_scale.train.fit")
 
-KINDS = ("master", "moment.exp_avg", "moment.exp_avg_sq", "value", "buffer", "observer")
+MOMENTS = ("moment.exp_avg", "moment.exp_avg_sq", "moment.momentum_buffer")
+KINDS = ("master", *MOMENTS, "value", "buffer", "observer")
 
 RECIPE = """\
 data:
@@ -181,7 +182,8 @@ def saved(run_folder: Path) -> dict[str, Tensor]:
         for name in reader.names(kind)
     }
     counters = {f"counter/{name}": reader.counter(name) for name in reader.names("master")}
-    return found | {name: torch.tensor(value) for name, value in counters.items()}
+    kept = {name: torch.tensor(value) for name, value in counters.items() if value is not None}
+    return found | kept
 
 
 def train_plainly(recipe_path: Path, *overrides: str, num_steps: int | None = None) -> Outcome:
@@ -191,7 +193,7 @@ def train_plainly(recipe_path: Path, *overrides: str, num_steps: int | None = No
     assert total is not None
     torch.manual_seed(recipe.train.seed)
     system = build_system(recipe)
-    optim = recipe.optim.build()
+    optim = recipe.optim.build(global_batch=recipe.data.global_batch)
     optimizer = optim.build(parameter_groups(system, optim))
     trained = [parameter for parameter in system.parameters() if parameter.requires_grad]
     for parameter in trained:
@@ -209,11 +211,11 @@ def train_plainly(recipe_path: Path, *overrides: str, num_steps: int | None = No
             name: system.terms[name].weight(progress) * total_loss / counts[name].clamp(min=1)
             for name, total_loss in losses.items()
         }
+        optim.apply(optimizer, progress, index)
         optimizer.zero_grad(set_to_none=False)
         torch.stack(list(terms.values())).sum().backward()
         if optim.clip:
             nn.utils.clip_grad_norm_(trained, optim.clip)
-        apply_schedules(optimizer, optim, progress)
         optimizer.step()
         for teacher in system.teachers.values():
             teacher.update(system, lambda parameter: parameter.data.view(-1), progress)
