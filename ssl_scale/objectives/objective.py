@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,7 +25,7 @@ class Objective(nn.Module, Part, ABC):
         reads: encoder name -> intermediates that `Features.kept` must hold.
     """
 
-    pairs: ClassVar[bool] = False
+    pairs: bool = False
     taught: tuple[str, ...] = ()
     reads: Mapping[str, tuple[str, ...]] = {}
 

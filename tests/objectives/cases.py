@@ -20,6 +20,7 @@ from ssl_scale.objectives.masked_tokens import MaskedTokens
 from ssl_scale.objectives.ntxent import NTXent
 from ssl_scale.objectives.objective import Objective
 from ssl_scale.part import Spec
+from tests.objectives.distillation_cases import DISTILLATION
 from tests.objectives.joint_cases import JOINT
 from tests.objectives.steps import CLASSES, PATCH_VALUES, WIDTH, WORDS, Samples, World
 
@@ -60,6 +61,7 @@ CASES: dict[str, Callable[[], Objective]] = {
     "binary cross entropy": lambda: BinaryCrossEntropy(
         "image", "tags", "crops", width=WIDTH, classes=CLASSES_OF
     ),
+    **DISTILLATION,
     **JOINT,
 }
 

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from ssl_scale import dist
 from ssl_scale.encoders.encoder import Encoder
+from ssl_scale.masking.block_mask import BlockMask
 from ssl_scale.masking.random_mask import RandomMask
 from ssl_scale.masking.sampler import MaskSampler
 from ssl_scale.masking.token_mask import TokenMask
+from ssl_scale.nn.tokens import MaskFill
 from ssl_scale.objectives.masked_pixels import cut_patches
 from ssl_scale.objectives.objective import Objective
 from ssl_scale.rng import Draw
@@ -71,13 +73,17 @@ def poison(x: Tensor, present: Tensor) -> Tensor:
 
 
 class PatchEncoder(Encoder):
-    """A linear map of each patch, then tanh; pooled is the mean of the visible tokens."""
+    """A linear map of each patch, then tanh; pooled is the mean of the visible tokens.
+
+    Layer 0 is what enters the tanh, layer 1 what leaves it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.width = WIDTH
         self.linear = nn.Linear(PATCH_VALUES, WIDTH)
         self.place = nn.Embedding(GRID[0] * GRID[1], WIDTH)
+        self.fill = MaskFill(WIDTH)
 
     def layout(self, view: View) -> Layout:
         places = GRID[0] * GRID[1]
@@ -92,16 +98,25 @@ class PatchEncoder(Encoder):
     ) -> Features:
         valid = self.layout(view).valid
         patches = cut_patches(view.values, *GRID)
-        patches = torch.where(valid[..., None], patches, 0)
+        layer = self.linear(torch.where(valid[..., None], patches, 0))
+        if mask is not None and mask.mode == "replace":
+            filled = self.fill(layer.flatten(0, 1), mask.hidden.flatten(0, 1))
+            layer = filled.view(layer.shape)
         origin = torch.arange(valid.shape[-1]).expand(valid.shape)
-        if mask is not None:
-            visible = int((~mask.hidden[:1, :1]).sum())
-            origin = mask.hidden.int().argsort(dim=-1, stable=True)[..., :visible]
-            patches = patches.gather(2, origin[..., None].expand(-1, -1, -1, PATCH_VALUES))
-            valid = valid.gather(2, origin)
-        tokens = torch.tanh(self.linear(patches) + self.place(origin))
-        tokens = poison(tokens, view.present)
-        return Features(tokens, valid, tokens.mean(2), tokens[:, :, :0], origin)
+        layer = layer + self.place(origin)
+        if mask is not None and mask.mode == "drop":
+            visible = ~mask.hidden
+            most = int(visible.sum(-1).amax()) if visible.numel() else 0
+            origin = mask.hidden.int().argsort(dim=-1, stable=True)[..., :most]
+            layer = layer.gather(2, origin[..., None].expand(-1, -1, -1, WIDTH))
+            valid = (valid & visible).gather(2, origin)
+        tokens = torch.tanh(layer)
+        count = valid.sum(-1, keepdim=True).clamp(min=1)
+        pooled = poison(torch.where(valid[..., None], tokens, 0).sum(2) / count, view.present)
+        kept = {"layer.0": poison(layer, view.present), "layer.1": poison(tokens, view.present)}
+        kept = {name: kept[name] for name in keep}
+        tokens = poison(tokens, valid)
+        return Features(tokens, valid, pooled, tokens[:, :, :0], origin, kept)
 
 
 class WordEncoder(Encoder):
@@ -145,6 +160,7 @@ class World(nn.Module):
         self.masks: dict[str, tuple[MaskSampler, str, str]] = {
             "patches": (RandomMask(0.5), "image", "image"),
             "words": (TokenMask(0.3), "words", "text"),
+            "blocks": (BlockMask((0.2, 0.7), share=0.7, num_tries=6), "crops", "image"),
         }
 
     def teach(self, other: "World") -> "World":
@@ -173,6 +189,11 @@ class PreparedStep:
         self.views = {
             "crops": View(samples.crops, there.expand(-1, 2, 1), samples.seeds),
             "image": View(samples.image, there, samples.seeds),
+            "local": View(
+                torch.cat([samples.image, samples.crops], 1).flip(-1),
+                there.expand(-1, 3, 1),
+                samples.seeds,
+            ),
             "words": View(samples.words, places < samples.lengths[:, None, None], samples.seeds),
         }
         self.memo: dict[Any, Features] = {}
@@ -200,7 +221,8 @@ class PreparedStep:
         key = (part, view, mask)
         if key not in self.memo:
             drawn = self.mask(mask)[str(view)] if isinstance(mask, str) else mask
-            self.memo[key] = self._encoder(part)(self._view(part, view), drawn)
+            keep = self.world.objective.reads.get(part, ())
+            self.memo[key] = self._encoder(part)(self._view(part, view), drawn, "full", keep)
         return self.memo[key]
 
     def teacher(
@@ -212,8 +234,9 @@ class PreparedStep:
         mask: str | Mask | None = None,
         attend: Attend | None = None,
     ) -> Features:
+        keep, view = self.world.objective.reads.get(part, ()), self._view(part, view)
         with torch.no_grad():
-            features: Features = self.world.taught["encoder"](self._view(part, view))
+            features: Features = self.world.taught["encoder"](view, None, "full", keep)
         return features
 
     def apply(self, head: str, *tensors: Tensor, by: str | None = None) -> Any:
