@@ -65,14 +65,21 @@ class CrossChecks:
             what = f"must divide data.global_batch, {batch}, but is {accumulate}"
             self.faults.add(entry.place, "train.accumulate", what)
         for name in self._section("objectives"):
-            spec = self.checker.specs.get(f"objectives.{name}")
-            if spec is not None and getattr(spec.part, "pairs", False):
+            part = self._comparing(f"objectives.{name}")
+            if part is not None:
                 what = (
-                    f"must be 1, but is {accumulate}: objectives.{name} ({spec.part.__name__}) "
+                    f"must be 1, but is {accumulate}: objectives.{name} ({part.__name__}) "
                     "compares the samples of a batch with each other, and would compare fewer of "
                     "them in micro-batches"
                 )
                 self.faults.add(entry.place, "train.accumulate", what)
+
+    def _comparing(self, path: str) -> type | None:
+        """An objective, or a part of it, that looks at a batch's samples together."""
+        for at, spec in self.checker.specs.items():
+            if f"{at}.".startswith(f"{path}.") and getattr(spec.part, "pairs", False):
+                return spec.part
+        return None
 
     def _teachers(self) -> None:
         """An objective that names no teacher means the only one."""

@@ -11,7 +11,7 @@ from ssl_scale.data.decoding import FieldDecoder, LabelField
 from ssl_scale.data.text_field import TextField
 from ssl_scale.errors import RecipeError
 from ssl_scale.objectives.objective import Objective
-from ssl_scale.part import Spec
+from ssl_scale.part import Spec, annotations_of
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.system import NamedMask, System, Terms
 from ssl_scale.teachers.teacher import Teacher
@@ -112,9 +112,9 @@ def _one_head(
 
 
 def _is_asked_of_teachers(recipe: Recipe, encoder: str) -> bool:
-    """Whether some objective that keeps taught heads, or names a teacher, reads the encoder."""
+    """Whether some objective that has a teacher reads the encoder."""
     return any(
-        (entry.spec.part.taught or "teacher" in entry.spec.arguments)
+        (entry.spec.part.taught or "teacher" in annotations_of(entry.spec.part))
         and encoder == entry.spec.arguments.get("encoder")
         for entry in recipe.objectives.values()
     )

@@ -68,6 +68,21 @@ def test_losses_over_pairs_refuse_micro_batches_and_say_why(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize("targets", ["Centring", "SinkhornKnopp"])
+def test_a_loss_with_a_part_over_the_whole_batch_refuses_micro_batches(
+    targets: str, tmp_path: Path
+) -> None:
+    dino = f"DINO, head: {{type: PrototypeHead, prototypes: 8}}, targets: {{type: {targets}}}"
+    text = SOUND.replace(
+        '"tests.recipe.parts:Everything"', f"{dino}, teacher_temperature: 0.04, view: image"
+    ).replace("optim:", "teachers: {ema: {type: EMATeacher, momentum: 0.9}}\noptim:")
+    assert faults_of(write(tmp_path, text)) == []
+    faults = faults_of(write(tmp_path, text), "train.accumulate=2")
+    assert [("must be 1" in fault, targets in fault) for fault in faults] == (
+        [(True, True)] if targets == "SinkhornKnopp" else []
+    )
+
+
 def test_other_losses_may_be_cut_into_micro_batches(tmp_path: Path) -> None:
     assert faults_of(write(tmp_path, SOUND), "train.accumulate=2") == []
 
