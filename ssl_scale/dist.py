@@ -7,7 +7,7 @@ Without a process group every function is the identity for one rank.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -96,9 +96,7 @@ def gather(local: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return local
-    counts = [torch.zeros(1, dtype=torch.int64, device=local.device) for _ in range(world_size())]
-    torch_dist.all_gather(counts, counts[0].new_tensor([local.shape[0]]))
-    sizes = [int(count) for count in counts]
+    sizes = _rows_of_all(local.shape[0], local.device)
     if max(sizes) == 0:
         return local
     if local.is_floating_point():
@@ -111,12 +109,54 @@ def gather(local: Tensor) -> Tensor:
 
 def offset(rows: int, device: torch.device) -> int:
     """How many rows lower ranks bring, where this rank brings `rows`."""
-    if world_size() == 1:
-        return 0
+    return 0 if world_size() == 1 else sum(_rows_of_all(rows, device)[: rank()])
+
+
+def _rows_of_all(rows: int, device: torch.device) -> list[int]:
+    """How many rows each rank brings, where this rank brings `rows`."""
     mine = torch.tensor([rows], device=device)
     counts = [torch.zeros_like(mine) for _ in range(world_size())]
     torch_dist.all_gather(counts, mine)
-    return sum(int(count) for count in counts[: rank()])
+    return torch.cat(counts).tolist()
+
+
+class _PassOn(Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, arriving: int) -> Tensor:
+        ctx.left = local.shape[0]
+        return _exchange(local, arriving, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _exchange(gradients[0], ctx.left, -1), None
+
+
+def _exchange(leaving: Tensor, arriving: int, distance: int) -> Tensor:
+    """Send rows to the rank at a distance on the ring; take those of the rank as far before."""
+    received = leaving.new_empty(arriving, *leaving.shape[1:])
+    there, back = (rank() + distance) % world_size(), (rank() - distance) % world_size()
+    transfers = []
+    if leaving.shape[0]:
+        transfers.append(torch_dist.P2POp(torch_dist.isend, leaving.contiguous(), there))
+    if arriving:
+        transfers.append(torch_dist.P2POp(torch_dist.irecv, received, back))
+    for transfer in torch_dist.batch_isend_irecv(transfers) if transfers else ():
+        transfer.wait()
+    return received
+
+
+def ring(local: Tensor) -> Iterator[Tensor]:
+    """Every rank's rows in turn, with gradient, beginning with this rank's own.
+
+    Rows go from each rank to the next, so that no rank has to compare its own with more than one
+    other rank's at once. Ranks may bring different numbers of rows, also none; all must go around.
+    """
+    yield local
+    if world_size() > 1:
+        sizes = _rows_of_all(local.shape[0], local.device)
+        for distance in range(1, world_size()):
+            local = _PassOn.apply(local, sizes[rank() - distance])  # type: ignore[no-untyped-call]
+            yield local
 
 
 class _Reduce(Function):

@@ -5,7 +5,7 @@ pairs are one axis); ``tokens`` places of an encoder's grid or sequence; ``width
 token; ``samples`` rows of the global batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -261,6 +261,9 @@ class Step(Protocol):
 
     def reduce(self, local: Tensor) -> Tensor:
         """Sum over ranks, with gradient."""
+
+    def ring(self, local: Tensor) -> Iterator[Tensor]:
+        """Every rank's rows in turn, with gradient, beginning with this rank's; also unequal."""
 
     def offset(self, local: Tensor) -> int:
         """How many rows lower ranks bring to ``gather(local)``."""

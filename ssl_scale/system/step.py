@@ -1,6 +1,6 @@
 """The live `Step`: one micro-batch seen by all its objectives; equal questions, one answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -175,6 +175,10 @@ class LiveStep:
     def reduce(self, local: Tensor) -> Tensor:
         """Sum over ranks, with gradient."""
         return dist.reduce(local)
+
+    def ring(self, local: Tensor) -> Iterator[Tensor]:
+        """Every rank's rows in turn, with gradient, beginning with this rank's."""
+        return dist.ring(local)
 
     def offset(self, local: Tensor) -> int:
         """How many rows lower ranks bring to ``gather(local)``."""

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ssl_scale.heads.predictor import MLPPredictor, Predictor
-from ssl_scale.heads.projector import MLPProjector, Projector
+from ssl_scale.heads.projector import LinearProjector, MLPProjector, Projector
 from ssl_scale.objectives.barlow_twins import BarlowTwins
 from ssl_scale.objectives.objective import Objective
+from ssl_scale.objectives.sigmoid_contrast import SigmoidContrast
 from ssl_scale.objectives.simsiam import SimSiam
+from ssl_scale.objectives.supcon import SupCon
 from ssl_scale.objectives.vicreg import VICReg
 from ssl_scale.part import Spec
 from tests.objectives.steps import WIDTH
@@ -32,4 +34,12 @@ JOINT: dict[str, Callable[[], Objective]] = {
     ),
     "vicreg": lambda: VICReg("image", projector(last_bias=False), "crops", width=WIDTH),
     "barlow twins": lambda: BarlowTwins("image", projector(last_bias=False), "crops", width=WIDTH),
+    "supcon": lambda: SupCon("image", "label", projector(), "crops", 0.2, width=WIDTH),
+    "sigmoid contrast": lambda: SigmoidContrast(
+        ("image", "text"),
+        Spec.of(LinearProjector, out=6),  # type: ignore[arg-type]
+        ("image", "words"),
+        bias=-2.0,
+        widths={"image": WIDTH, "text": WIDTH},
+    ),
 }

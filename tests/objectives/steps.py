@@ -4,7 +4,7 @@ What an absent sample holds is NaN, in its views and in its features, so that wh
 lets through shows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -254,6 +254,9 @@ class PreparedStep:
 
     def reduce(self, local: Tensor) -> Tensor:
         return dist.reduce(local)
+
+    def ring(self, local: Tensor) -> Iterator[Tensor]:
+        return dist.ring(local)
 
     def offset(self, local: Tensor) -> int:
         return dist.offset(local.shape[0], local.device)

@@ -110,6 +110,60 @@ def test_barlow_twins_is_equations_1_and_2():
     check(world, step, n, n * total)
 
 
+@pytest.mark.parametrize("view", ["crops", "image"])
+@torch.no_grad()
+def test_supcon_is_equation_2(view):
+    """-1 / |P(i)| sum over p in P(i) of log(exp(z_i z_p / t) / sum over a in A(i) of ...)."""
+    world = build("supcon")
+    world.objective.view = view
+    step = world.step(make_samples(NUM))
+    labels = step.batch.fields["label"].tolist()
+    pooled = step.student("image", view).pooled
+    each = pooled.shape[1]
+    rows = [i for i in range(NUM) if step.view(view).present[i].all() and labels[i] >= 0]
+    crops = [unit(world.objective.projector(pooled[i, c])) for i in rows for c in range(each)]
+    classes = [labels[i] for i in rows for _ in range(each)]
+    total, without_match = 0.0, 0
+    for i, anchor in enumerate(crops):
+        others = [a for a in range(len(crops)) if a != i]
+        matches = [p for p in others if classes[p] == classes[i]]
+        if not matches:
+            without_match += 1
+            continue
+        similar = {a: float(anchor @ crops[a]) / 0.2 for a in others}
+        normal = math.log(sum(map(math.exp, similar.values())))
+        total += sum(normal - similar[p] for p in matches) / len(matches) / each
+    assert without_match == (0 if view == "crops" else 3)
+    check(world, step, len(rows), total)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@torch.no_grad()
+def test_sigmoid_contrast_is_the_sum_over_all_pairs_of_siglip():
+    """-1 / |B| sum over i and j of log sigmoid(z_ij (t x_i y_j + b))."""
+    world = build("sigmoid contrast")
+    step = world.step(make_samples(NUM))
+    image = step.student("image", "image").pooled[:, 0]
+    text = step.student("text", "words").pooled[:, 0]
+    both = step.view("image").present[:, 0] & step.view("words").present[:, 0]
+    rows = both.nonzero().flatten().tolist()
+    heads = world.objective.projectors
+    left = [unit(heads["image"](image[i])) for i in rows]
+    right = [unit(heads["text"](text[i])) for i in rows]
+    numbers = world.objective.scale_and_bias
+    scale, bias = math.exp(float(numbers.log_scale)), float(numbers.bias)
+    assert (scale, bias) == pytest.approx((10, -2))
+    total = 0.0
+    for i, x in enumerate(left):
+        for j, y in enumerate(right):
+            logit = scale * float(x @ y) + bias
+            total -= math.log(sigmoid(logit if i == j else -logit))
+    check(world, step, len(rows), total)
+
+
 def alone(x: Tensor) -> Tensor:
     return x
 
