@@ -63,3 +63,14 @@ def refresh_persistent(parameters: Iterable[nn.Parameter]) -> None:
     if whole:
         whole[0].partition(param_list=whole, has_been_updated=False)  # type: ignore[attr-defined]
         whole[0].all_gather(whole)  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def write_whole(parameter: nn.Parameter, values: Tensor, rank: int) -> None:
+    """Give a parameter its values, of which a rank keeps its piece.
+
+    After the last one `refresh_persistent` makes them visible.
+    """
+    place = local_slice(parameter, rank)
+    piece = values.reshape(-1)[place.start : place.start + place.numel]
+    local_values(parameter)[: place.numel].copy_(piece)

@@ -26,11 +26,12 @@ class TextTransformer(TransformerEncoder):
     """A transformer on token ids.
 
     Papers: BERT, arXiv 1810.04805 (``norm_first: false``, ``norm_eps: 1.0e-12``, ``init_std:
-    0.02``); CLIP's text encoder, arXiv 2103.00020, section 2.4 (``pool: last``, asked with causal
-    attention).
+    0.02``, ``pool: first``, ``segments: 2``); CLIP's text encoder, arXiv 2103.00020, section 2.4
+    (``pool: last``, ``mlp: quick_gelu``, ``norm_eps: 1.0e-5``, ``max_tokens: 77``; asked with
+    causal attention, and its field's ``end`` is the end-of-text token).
 
-    Differs: the [CLS] token is a prefix of the encoder's own, not a word of the tokenizer, and has
-    no position; there are no segment embeddings.
+    Differs: the [CLS] token of ``pool: cls`` is a prefix of the encoder's own, not a word of the
+    tokenizer, and has no position; ``first`` takes the tokenizer's.
 
     Args:
         preset: a size from the papers; arguments that are given override it.
@@ -41,7 +42,8 @@ class TextTransformer(TransformerEncoder):
         max_tokens: longest text that learned positions are made for.
         position: ``learned``, ``sincos`` or ``rotary``; the latter two know no longest text.
         pool: what the text's one vector is: ``cls`` adds a [CLS] token, which sees nothing under
-            causal attention; ``mean`` of the words; ``last`` word, for causal attention.
+            causal attention; ``mean`` of the words; ``first`` word, where the field puts a [CLS]
+            there; ``last`` word, for causal attention.
         registers: further prefix tokens, which nobody reads.
         mlp: see `Trunk`; so for the rest.
         norm_first: pre-norm or post-norm.
@@ -53,6 +55,9 @@ class TextTransformer(TransformerEncoder):
         dropout: probability of zeroing an output of a branch.
         init_std: of linear layers; None means Xavier.
         recompute: compute blocks again in the backward pass, to save memory.
+        stem_norm: a norm before the first block of a pre-norm trunk too.
+        segments: number of segments with a learned vector for each, added to their words; which is
+            whose the view says in ``side["segment"]`` ``[batch, crops, tokens]``, 0 unless told.
         vocab_size: number of token ids.
         mask_token: id that stands for a hidden token.
 
@@ -81,6 +86,8 @@ class TextTransformer(TransformerEncoder):
         dropout: Probability = 0.0,
         init_std: Positive | None = None,
         recompute: bool = False,
+        stem_norm: bool = False,
+        segments: Whole = 0,
         *,
         vocab_size: Given[int],
         mask_token: Given[int | None] = None,
@@ -102,6 +109,7 @@ class TextTransformer(TransformerEncoder):
                 dropout=dropout,
                 init_std=init_std,
                 recompute=recompute,
+                stem_norm=stem_norm,
             ),
             width=size.width,
             head_width=size.width // size.num_heads,
@@ -112,6 +120,7 @@ class TextTransformer(TransformerEncoder):
         )
         self.vocab_size, self.mask_token = vocab_size, mask_token
         self.embedding = Embedding(vocab_size, size.width)
+        self.segments = Embedding(segments, size.width) if segments else None
 
     def layout(self, view: View) -> Layout:
         """One token a place."""
@@ -142,6 +151,9 @@ class TextTransformer(TransformerEncoder):
         if mask is not None and hidden is not None:
             ids = self._replaced(ids, hidden & valid, mask, view)
         tokens = self.embedding(ids)
+        if self.segments is not None:
+            segment = view.side.get("segment", torch.zeros_like(view.values))
+            tokens = tokens + self.segments(segment.flatten(0, 1).masked_fill(~valid, 0))
         hidden = hidden_by(mask, "input")
         if hidden is not None:
             tokens = tokens.masked_fill(hidden[..., None], 0)

@@ -27,7 +27,7 @@ from ssl_scale.rng import Draw
 from ssl_scale.types import Attend, Features, Mask, View
 
 Position: TypeAlias = Literal["learned", "sincos", "rotary"]
-Pool: TypeAlias = Literal["cls", "mean", "last"]
+Pool: TypeAlias = Literal["cls", "mean", "first", "last"]
 
 
 def sequence_draw(view: View) -> Draw:
@@ -51,7 +51,8 @@ class TransformerEncoder(Encoder):
         head_width: features of an attention head.
         position: how a token knows its place.
         grid: the grid that learned positions are made for.
-        pool: what `Features.pooled` is: a [CLS] token, the mean or the last of the other tokens.
+        pool: what `Features.pooled` is: a [CLS] token, the mean, the first or the last of the other
+            tokens.
         registers: further prefix tokens.
     """
 
@@ -76,6 +77,11 @@ class TransformerEncoder(Encoder):
             self.position = SinCosPosition()
         self.prefix = Prefix(self.num_prefix, width) if self.num_prefix else None
         self.trunk = trunk
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks, ``layer.0`` to ``layer.{depth - 1}`` of `Features.kept`."""
+        return len(self.trunk.blocks)
 
     def encode(
         self,
@@ -163,6 +169,8 @@ class TransformerEncoder(Encoder):
             return tokens.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
         if not tokens.shape[1]:
             return tokens.sum(1)
+        if self.pool == "first":
+            return tokens[:, 0]
         places = torch.arange(valid.shape[1], device=valid.device)
         last = torch.where(valid, places, 0).amax(1)
         return tokens[torch.arange(len(last), device=last.device), last]

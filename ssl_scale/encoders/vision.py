@@ -28,7 +28,11 @@ class VisionTransformer(TransformerEncoder):
 
     Paper: An Image is Worth 16x16 Words, arXiv 2010.11929, section 3.1.
 
-    Differs: [CLS] has no position of its own (its vector holds one).
+    Also CLIP's, arXiv 2103.00020, section 2.4 (``stem_norm: true``, ``mlp: quick_gelu``,
+    ``norm_eps: 1.0e-5``), and DINOv2's, arXiv 2304.07193 (``layer_scale: 1.0``, ``patch: 14``).
+
+    Differs: [CLS] has no position of its own (its vector holds one); patches go through the last
+    norm too, which CLIP gives to [CLS] only.
 
     Args:
         preset: a size from the papers; arguments that are given override it.
@@ -42,7 +46,7 @@ class VisionTransformer(TransformerEncoder):
         channels: of the pictures.
         position: ``learned`` (ViT), ``sincos`` (MAE) or ``rotary``.
         pool: what the picture's one vector is: ``cls`` adds a [CLS] token; ``mean`` of the visible
-            patches; ``last`` patch, for causal attention.
+            patches; ``first`` patch; ``last`` patch, for causal attention.
         registers: further prefix tokens, which nobody reads.
         mask_token: whether to learn a vector for patches hidden by a mask of mode ``replace``.
         mlp: see `Trunk`; so for the rest.
@@ -55,6 +59,7 @@ class VisionTransformer(TransformerEncoder):
         dropout: probability of zeroing an output of a branch.
         init_std: of linear layers; None means Xavier.
         recompute: compute blocks again in the backward pass, to save memory.
+        stem_norm: a norm before the first block of a pre-norm trunk too.
 
     Raises:
         ValueError: sizes that do not fit together, or are missing without a preset.
@@ -84,6 +89,7 @@ class VisionTransformer(TransformerEncoder):
         dropout: Probability = 0.0,
         init_std: Positive | None = None,
         recompute: bool = False,
+        stem_norm: bool = False,
     ) -> None:
         size = choose_size(VISION, preset, width, depth, num_heads, mlp_ratio)
         height_px, width_px = (size_px, size_px) if isinstance(size_px, int) else size_px
@@ -103,6 +109,7 @@ class VisionTransformer(TransformerEncoder):
                 dropout=dropout,
                 init_std=init_std,
                 recompute=recompute,
+                stem_norm=stem_norm,
             ),
             width=size.width,
             head_width=size.width // size.num_heads,

@@ -2,13 +2,14 @@
 
 from typing import Literal, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_scale.nn.linear import Linear
 
-FeedForwardKind: TypeAlias = Literal["gelu", "swiglu"]
+FeedForwardKind: TypeAlias = Literal["gelu", "quick_gelu", "swiglu"]
 
 
 class FeedForward(nn.Module):
@@ -19,19 +20,27 @@ class FeedForward(nn.Module):
         hidden: features between the layers.
         dropout: probability of zeroing an output.
         init_std: see `Linear`.
+        is_quick: GELU as ``x * sigmoid(1.702 x)`` (arXiv 1606.08415, section 2), which CLIP has.
     """
 
     def __init__(
-        self, width: int, hidden: int, dropout: float = 0.0, init_std: float | None = None
+        self,
+        width: int,
+        hidden: int,
+        dropout: float = 0.0,
+        init_std: float | None = None,
+        is_quick: bool = False,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.is_quick = dropout, is_quick
         self.up = Linear(width, hidden, init_std=init_std)
         self.down = Linear(hidden, width, init_std=init_std)
 
     def forward(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """Apply both layers."""
-        out: Tensor = self.down(F.gelu(self.up(tokens)))
+        inside = self.up(tokens)
+        inside = inside * torch.sigmoid(1.702 * inside) if self.is_quick else F.gelu(inside)
+        out: Tensor = self.down(inside)
         return F.dropout(out, self.dropout, self.training) if self.dropout else out
 
 
@@ -68,5 +77,6 @@ def make_feed_forward(
     kind: FeedForwardKind, width: int, hidden: int, dropout: float, init_std: float | None
 ) -> nn.Module:
     """The named feed-forward layer."""
-    layer = FeedForward if kind == "gelu" else SwiGLU
-    return layer(width, hidden, dropout, init_std)
+    if kind == "swiglu":
+        return SwiGLU(width, hidden, dropout, init_std)
+    return FeedForward(width, hidden, dropout, init_std, is_quick=kind == "quick_gelu")

@@ -32,9 +32,11 @@ class Trunk(nn.Module):
         depth: number of blocks.
         num_heads: attention heads.
         mlp_ratio: features inside the feed-forward layer, over the width.
-        mlp: ``gelu``, or ``swiglu`` with as many parameters.
+        mlp: ``gelu``, its approximation ``quick_gelu``, or ``swiglu`` with as many parameters.
         norm_first: pre-norm with a norm after the last block (ViT), or post-norm with a norm before
             the first (BERT).
+        stem_norm: with pre-norm, whether there is a norm before the first block too (CLIP's vision
+            encoder).
         norm: kind of norm.
         norm_eps: its epsilon.
         qk_norm: whether queries and keys are normed.
@@ -65,12 +67,14 @@ class Trunk(nn.Module):
         dropout: float = 0.0,
         init_std: float | None = None,
         recompute: bool = False,
+        stem_norm: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path must be in [0, 1), but is {drop_path}")
         self.drop_path, self.dropout, self.recompute = drop_path, dropout, recompute
-        self.norm_before = None if norm_first else make_norm(norm, width, norm_eps)
+        is_normed = stem_norm or not norm_first
+        self.norm_before = make_norm(norm, width, norm_eps) if is_normed else None
         self.blocks = nn.ModuleList(
             Block(
                 width,

@@ -37,6 +37,7 @@ from ssl_scale.probes.probe import Probe
 from ssl_scale.recipe.annotations import Key, sections_named
 from ssl_scale.recipe.data_plan import DataPlan
 from ssl_scale.recipe.evaluation_plan import EvaluationPlan
+from ssl_scale.recipe.init_from import InitFrom
 from ssl_scale.recipe.loading import dump
 from ssl_scale.recipe.rooms import Room
 from ssl_scale.recipe.train_plan import TrainPlan
@@ -59,6 +60,19 @@ class MaskSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoder", self.encoder or self.view)
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """An encoder, and what it starts from.
+
+    Args:
+        spec: the encoder.
+        init_from: weights that it starts from; fresh ones unless told.
+    """
+
+    spec: Spec[Encoder]
+    init_from: InitFrom | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +129,7 @@ class Recipe:
     paths: Mapping[str, Any] = field(default_factory=dict)
     data: DataPlan
     views: Mapping[str, Spec[ViewMaker]] = field(default_factory=dict)
-    encoders: Annotated[Mapping[str, Spec[Encoder]], MinLen(1)]
+    encoders: Annotated[Mapping[str, EncoderSpec], MinLen(1)]
     heads: Mapping[str, Spec[Head]] = field(default_factory=dict)
     masks: Mapping[str, MaskSpec] = field(default_factory=dict)
     teachers: Mapping[str, Spec[Teacher]] = field(default_factory=dict)
@@ -150,14 +164,14 @@ class Recipe:
         """Tells recipes that train different things apart.
 
         Fields, feeds, encoders, heads, teachers and objectives count; a default that is spelled
-        out does not. Lengths, paths, batch sizes, the optimizer and logging do not count: a run may
-        be continued with others.
+        out does not. Lengths, paths, batch sizes, first weights, the optimizer and logging do not
+        count: a run may be continued with others.
         """
         sources = {name: sorted(source.feeds) for name, source in self.data.sources.items()}
         trained = [
             self.data.fields,
             sources,
-            self.encoders,
+            {name: entry.spec for name, entry in self.encoders.items()},
             self.heads,
             self.teachers,
             self.objectives,

@@ -1,5 +1,6 @@
 """From a checked recipe to a `System`: builds every part and hands out run-time values."""
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -13,8 +14,11 @@ from ssl_scale.errors import RecipeError
 from ssl_scale.objectives.objective import Objective
 from ssl_scale.part import Spec, annotations_of
 from ssl_scale.recipe.recipe import Recipe
+from ssl_scale.system.initial import fill_encoder
 from ssl_scale.system.system import NamedMask, System, Terms
 from ssl_scale.teachers.teacher import Teacher
+
+_log = logging.getLogger(__name__)
 
 
 def build_fields(recipe: Recipe) -> dict[str, FieldDecoder]:
@@ -23,18 +27,24 @@ def build_fields(recipe: Recipe) -> dict[str, FieldDecoder]:
     return {name: spec.build(paths=paths) for name, spec in recipe.data.fields.items()}
 
 
-def build_system(recipe: Recipe, dtype: torch.dtype = torch.float32) -> System:
+def build_system(
+    recipe: Recipe, dtype: torch.dtype = torch.float32, initial: bool = True
+) -> System:
     """Build all parts of a recipe, in its order; values are drawn from torch's global generator.
 
     Args:
         recipe: a checked recipe with its data bound (text fields need their tokenizer).
         dtype: of floating-point views.
+        initial: whether encoders take the weights that the recipe lets them start from; not needed
+            where a checkpoint replaces them.
 
     Raises:
         RecipeError: parts do not fit together.
     """
     given = _vocabulary(recipe)
-    encoders = {name: _build(spec, **given) for name, spec in recipe.encoders.items()}
+    encoders = {name: _build(entry.spec, **given) for name, entry in recipe.encoders.items()}
+    if initial:
+        _start_encoders(recipe, encoders)
     given["widths"] = {name: encoder.width for name, encoder in encoders.items()}
     heads = {name: _build(spec, **given) for name, spec in recipe.heads.items()}
     build_objective = partial(_build_objective, given=given, encoders=encoders)
@@ -44,7 +54,7 @@ def build_system(recipe: Recipe, dtype: torch.dtype = torch.float32) -> System:
         teachers[name] = _build(spec)
         teachers[name].adopt(
             {
-                f"encoders.{key}": partial(_build, part, **given)
+                f"encoders.{key}": partial(_build, part.spec, **given)
                 for key, part in recipe.encoders.items()
                 if _is_asked_of_teachers(recipe, key)
             }
@@ -82,6 +92,13 @@ def build_system(recipe: Recipe, dtype: torch.dtype = torch.float32) -> System:
     return system
 
 
+def _start_encoders(recipe: Recipe, encoders: Mapping[str, nn.Module]) -> None:
+    for name, entry in recipe.encoders.items():
+        if entry.init_from is not None:
+            report = fill_encoder(encoders[name], entry.init_from, name)
+            _log.info("encoders.%s starts from %s", name, report)
+
+
 def _build(spec: Spec[Any], **given: Any) -> Any:
     try:
         return spec.build(**given)
@@ -97,8 +114,9 @@ def _build_objective(
     encoder = encoders.get(str(spec.arguments.get("encoder")))
     if encoder is not None:
         told["width"] = encoder.width
-        if hasattr(encoder, "patch_values"):
-            told["patch_values"] = encoder.patch_values
+        for size in ("depth", "patch_values"):
+            if hasattr(encoder, size):
+                told[size] = getattr(encoder, size)
     objective: Objective = _build(spec, **told)
     return objective
 

@@ -116,8 +116,8 @@ def _describe_encoder(recipe: Recipe, name: str, module: nn.Module) -> dict[str,
     if "tokenizer" in described:
         described["tokenizer"] = TOKENIZER_NAME
     return {
-        "encoder": describe(recipe.encoders[name]),
-        "given": _given_values(recipe.encoders[name], module),
+        "encoder": describe(recipe.encoders[name].spec),
+        "given": _given_values(recipe.encoders[name].spec, module),
         "view": describe(view),
         "field": described,
     }

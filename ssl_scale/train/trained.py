@@ -46,7 +46,7 @@ def read_trained(
     """
     recipe = read_recipe(run_folder, overrides, bindings)
     folder = find_checkpoint(run_folder, step)
-    system = build_untrained(recipe)
+    system = build_untrained(recipe, initial=False)
     weights = read_weights(folder)
     if teacher is not None:
         weights = put_teacher_first(weights, teacher, recipe.teachers)
@@ -56,11 +56,16 @@ def read_trained(
     return Trained(recipe, system, found)
 
 
-def build_untrained(recipe: Recipe) -> System:
-    """The system as training starts from it."""
+def build_untrained(recipe: Recipe, initial: bool = True) -> System:
+    """The system as training starts from it.
+
+    Args:
+        recipe: the checked recipe.
+        initial: whether encoders take the weights that the recipe lets them start from.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
-        return build_system(recipe).eval()
+        return build_system(recipe, initial=initial).eval()
 
 
 def find_checkpoint(run_folder: Path, step: int | None = None) -> Path:

@@ -10,7 +10,7 @@ from ssl_scale.types import Features, Mask, View
 from tests.encoders.inputs import KINDS, pictures, rows, text, texts, vision
 
 POSITIONS = ["learned", "sincos", "rotary"]
-POOLS = ["cls", "mean", "last"]
+POOLS = ["cls", "mean", "first", "last"]
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -95,6 +95,9 @@ def test_pools(kind: str) -> None:
     features = make(pool="last")(view)
     for i, j in ((0, 0), (2, 1)):
         close(features.pooled[i, j], features.tokens[i, j][features.valid[i, j]][-1])
+    features = make(pool="first")(view)
+    for i, j in ((0, 0), (2, 1)):
+        close(features.pooled[i, j], features.tokens[i, j][features.valid[i, j]][0])
     assert features.prefix.shape[2] == 0
 
 
