@@ -1,0 +1,37 @@
+"""The table that `make torture` leaves: one row a test, rewritten when the test runs again."""
+
+import subprocess
+from pathlib import Path
+
+PATH = Path(__file__).parents[2] / "docs" / "torture.md"
+_HEAD = """\
+# Torture
+
+What `make torture` did last, on a quiet machine: each row is written by its test when it passes.
+
+| test | seed | counts | commit |
+|---|---|---|---|
+"""
+
+
+def record(test: str, seed: int, **counts: int | float) -> None:
+    """Write or replace a test's row."""
+    rows = {}
+    if PATH.exists():
+        lines = PATH.read_text().splitlines()
+        rows = {line.split(" | ")[0]: line for line in lines if line.startswith("| `")}
+    told = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in counts.items())
+    key = f"| `{test}`"
+    rows[key] = f"{key} | {seed} | {told} | {_commit()} |"
+    PATH.write_text(_HEAD + "".join(f"{rows[name]}\n" for name in sorted(rows)))
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
+        cwd=PATH.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
