@@ -39,6 +39,7 @@ from ssl_scale.recipe.data_plan import DataPlan
 from ssl_scale.recipe.evaluation_plan import EvaluationPlan
 from ssl_scale.recipe.init_from import InitFrom
 from ssl_scale.recipe.loading import dump
+from ssl_scale.recipe.provenance import Provenance
 from ssl_scale.recipe.rooms import Room
 from ssl_scale.recipe.train_plan import TrainPlan
 from ssl_scale.teachers.teacher import Teacher
@@ -108,6 +109,7 @@ class Recipe:
 
     Args:
         name: what the run is called unless told: the shipped recipe's or the file's name.
+        system: the published system that it implements.
         paths: data roles and the paths that they are bound to.
         data: what is read.
         views: name -> how fields become what an encoder is given.
@@ -126,6 +128,7 @@ class Recipe:
     """
 
     name: str = ""
+    system: Provenance | None = None
     paths: Mapping[str, Any] = field(default_factory=dict)
     data: DataPlan
     views: Mapping[str, Spec[ViewMaker]] = field(default_factory=dict)
