@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ssl_scale.masking.rectangle import put_rectangle, sides
 from ssl_scale.masking.sampler import MaskSampler
 from ssl_scale.part import Count, Positive, Probability, Ratio
 from ssl_scale.rng import Draw
@@ -67,18 +68,10 @@ class BlockMask(MaskSampler):
         self, grid: tuple[int, ...], room: Int[Tensor, "batch crops"], draw: Draw
     ) -> Bool[Tensor, "batch crops height width"]:
         """A rectangle of at most about `room` places in each crop."""
-        crops, device = room.shape[1], room.device
+        crops = room.shape[1]
         largest = room.clamp(min=1).float()
         smallest = largest.clamp(max=self.min_block)
         area = smallest + (largest - smallest) * draw.uniform("area", crops)
         bound = -math.log(self.aspect)
         slope = draw.between("aspect", -bound, bound, crops).exp()
-        inside = torch.ones((), dtype=torch.bool, device=device)
-        for axis, (size, length) in enumerate(zip((slope, 1 / slope), grid, strict=True)):
-            side = (area * size).sqrt().round().clamp(1, length)
-            start = (draw.uniform(f"start.{axis}", crops) * (length - side + 1)).floor()
-            place = torch.arange(length, device=device)
-            start, side = start[..., None], side[..., None]
-            along = (place >= start) & (place < start + side)
-            inside = inside & (along[..., :, None] if axis == 0 else along[..., None, :])
-        return inside
+        return put_rectangle(grid, *sides(grid, area, slope), draw)

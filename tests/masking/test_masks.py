@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ssl_scale.masking.block_mask import BlockMask
+from ssl_scale.masking.multi_block_mask import MultiBlockMask
 from ssl_scale.masking.random_mask import RandomMask
 from ssl_scale.masking.sampler import MaskSampler
 from ssl_scale.masking.token_mask import ITSELF, MASK_VECTOR, OTHER_TOKEN, TokenMask
@@ -23,6 +24,7 @@ def seeds(batch: int) -> Draw:
 SAMPLERS: dict[str, tuple[MaskSampler, tuple[int, ...]]] = {
     "random": (RandomMask(0.75), (14, 14)),
     "block": (BlockMask(share=0.7), (14, 14)),
+    "multi-block": (MultiBlockMask(), (14, 14)),
     "token": (TokenMask(), (40,)),
 }
 each_sampler = pytest.mark.parametrize("name", SAMPLERS)
@@ -35,8 +37,9 @@ def test_a_sample_has_the_same_mask_in_any_batch(name):
     whole = sampler(layout(12, grid=grid), draw)
     part = sampler(layout(3, grid=grid), Draw(draw.seeds[rows]))
     assert torch.equal(part.hidden, whole.hidden[rows])
-    if whole.fill is not None:
-        assert torch.equal(part.fill, whole.fill[rows])
+    for name in ("fill", "targets"):
+        if getattr(whole, name) is not None:
+            assert torch.equal(getattr(part, name), getattr(whole, name)[rows])
 
 
 @each_sampler
@@ -109,6 +112,76 @@ def test_block_masks_want_a_picture():
 def test_block_masks_refuse_impossible_ranges(arguments, message):
     with pytest.raises(ValueError, match=message):
         BlockMask(**arguments)
+
+
+def extent(block: torch.Tensor) -> tuple[int, int]:
+    """Height and width of what is true, which must be a full rectangle."""
+    rows, columns = block.any(1).nonzero().flatten(), block.any(0).nonzero().flatten()
+    height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+    assert int(block.sum()) == height * width
+    return height, width
+
+
+def test_multi_block_targets_are_rectangles_of_the_papers_sizes_and_one_size_a_crop():
+    targets = MultiBlockMask()(layout(200), seeds(200)).targets.flatten(0, 1)
+    sizes = [{extent(block.view(14, 14)) for block in crop} for crop in targets]
+    assert targets.shape[1] == 4 and all(len(size) == 1 for size in sizes)
+    heights, widths = zip(*(size.pop() for size in sizes), strict=True)
+    areas = [height * width / 196 for height, width in zip(heights, widths, strict=True)]
+    assert max(areas) <= 0.2
+    assert 0.12 < min(areas) < 0.15 < sum(areas) / 400 < 0.18
+    slopes = [height / width for height, width in zip(heights, widths, strict=True)]
+    assert 0.6 < min(slopes) < 0.8 and 1.3 < max(slopes) < 1.8
+
+
+def test_multi_block_contexts_are_what_the_targets_leave_of_a_large_square():
+    mask = MultiBlockMask()(layout(200), seeds(200))
+    seen, covered = ~mask.hidden, mask.targets.any(2)
+    assert mask.mode == "drop"
+    assert not (seen & covered).any()
+    assert seen.any(-1).all()
+    neither = (~seen & ~covered).float().mean(-1)
+    # A context of all 14 x 14 places leaves none out; the smallest, of 13 x 13, leaves out 27.
+    assert neither.min() == 0 and 0 < neither.max() <= 27 / 196
+
+
+def test_multi_block_masks_leave_something_to_see_on_the_smallest_grids():
+    for grid in ((2, 3), (3, 3), (5, 1)):
+        mask = MultiBlockMask(3, (0.2, 0.33), context_ratio=(0.2, 0.3))(
+            layout(300, 1, grid), seeds(300)
+        )
+        assert (~mask.hidden).any(-1).all()
+        assert mask.targets.any(-1).all()
+        assert not (~mask.hidden & mask.targets.any(2)).any()
+
+
+def test_multi_block_masks_of_absent_pictures_are_empty():
+    where = layout(3)
+    where.valid[1] = False
+    mask = MultiBlockMask()(where, seeds(3))
+    assert not mask.hidden[1].any() and not mask.targets[1].any()
+    assert mask.targets[[0, 2]].any(-1).all()
+
+
+def test_multi_block_masks_want_a_picture_with_room_for_a_target():
+    with pytest.raises(ValueError, match=r"grid must have 2 axes, but is \(10,\)"):
+        MultiBlockMask()(layout(2, 1, (10,)), seeds(2))
+    with pytest.raises(ValueError, match="grid must have at least 5 places for a target"):
+        MultiBlockMask()(layout(2, 1, (2, 2)), seeds(2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target_ratio": (0.3, 0.1)}, "target_ratio must rise"),
+        ({"target_aspect": (2.0, 1.0)}, "target_aspect must rise"),
+        ({"context_ratio": (0.9, 1.1)}, "context_ratio must be at most 1"),
+        ({"num_targets": 5}, "must be less than 1, or nothing is left to see, but is 1"),
+    ],
+)
+def test_multi_block_masks_refuse_impossible_ranges(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MultiBlockMask(**arguments)
 
 
 def lengths(*of: int, crops: int = 1, padded: int = 0) -> Layout:

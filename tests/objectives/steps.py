@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ssl_scale import dist
 from ssl_scale.encoders.encoder import Encoder
 from ssl_scale.masking.block_mask import BlockMask
+from ssl_scale.masking.multi_block_mask import MultiBlockMask
 from ssl_scale.masking.random_mask import RandomMask
 from ssl_scale.masking.sampler import MaskSampler
 from ssl_scale.masking.token_mask import TokenMask
@@ -161,6 +162,7 @@ class World(nn.Module):
             "patches": (RandomMask(0.5), "image", "image"),
             "words": (TokenMask(0.3), "words", "text"),
             "blocks": (BlockMask((0.2, 0.7), share=0.7, num_tries=6), "crops", "image"),
+            "targets": (MultiBlockMask(2, (0.2, 0.4)), "crops", "image"),
         }
 
     def teach(self, other: "World") -> "World":
