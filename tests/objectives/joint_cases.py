@@ -6,6 +6,9 @@ from typing import Any
 from ssl_scale.heads.predictor import MLPPredictor, Predictor
 from ssl_scale.heads.projector import LinearProjector, MLPProjector, Projector
 from ssl_scale.objectives.barlow_twins import BarlowTwins
+from ssl_scale.objectives.moco import MoCo
+from ssl_scale.objectives.moco_v3 import MoCoV3
+from ssl_scale.objectives.nnclr import NNCLR
 from ssl_scale.objectives.objective import Objective
 from ssl_scale.objectives.sigmoid_contrast import SigmoidContrast
 from ssl_scale.objectives.simsiam import SimSiam
@@ -42,4 +45,14 @@ JOINT: dict[str, Callable[[], Objective]] = {
         bias=-2.0,
         widths={"image": WIDTH, "text": WIDTH},
     ),
+    "moco": lambda: MoCo("image", projector(norm="none"), "crops", queue=9, width=WIDTH),
+    "moco v3": lambda: MoCoV3("image", projector(), predictor(), "crops", width=WIDTH),
+    "moco v3, batch norm": lambda: MoCoV3(
+        "image",
+        projector(norm="batch", last_norm=True),
+        predictor(norm="batch", last_norm=True),
+        "crops",
+        width=WIDTH,
+    ),
+    "nnclr": lambda: NNCLR("image", projector(), predictor(), "crops", support=9, width=WIDTH),
 }

@@ -164,6 +164,65 @@ def test_sigmoid_contrast_is_the_sum_over_all_pairs_of_siglip():
     check(world, step, len(rows), total)
 
 
+def contrasted(query: Tensor, candidates: list[Tensor], match: int, temperature: float) -> float:
+    """-log softmax of the match."""
+    similar = [float(query @ candidate) / temperature for candidate in candidates]
+    return math.log(sum(map(math.exp, similar))) - similar[match]
+
+
+@torch.no_grad()
+def test_moco_is_equation_1_over_a_queue_of_former_keys():
+    """-log exp(q k+ / t) / (exp(q k+ / t) + sum over the queue of exp(q k / t))."""
+    world, step, rows = start("moco")
+    queue = list(world.objective.queue.rows)
+    assert len(queue) == 9 < len(rows)
+    for index in range(3):
+        step = world.step(make_samples(NUM))
+        step.index = index
+        asked = step.student("image", "crops").pooled
+        taught = step.teacher("image", "crops").pooled
+        q = [unit(world.objective.projector(asked[i, 0])) for i in rows]
+        k = [unit(world.taught["projector"](taught[i, 1])) for i in rows]
+        losses = [contrasted(a, [b, *queue], 0, 0.2) for a, b in zip(q, k, strict=True)]
+        check(world, step, len(rows), sum(losses))
+        queue = [*queue, *k][-9:]
+
+
+@torch.no_grad()
+def test_moco_v3_is_algorithm_1():
+    """2 t (ctr(q1, k2) + ctr(q2, k1)) among the keys of the batch."""
+    world, step, rows = start("moco v3")
+    asked = step.student("image", "crops").pooled
+    taught = step.teacher("image", "crops").pooled
+    heads, total = world.objective, 0.0
+    for c in (0, 1):
+        q = [unit(heads.predictor(heads.projector(asked[i, c]))) for i in rows]
+        k = [unit(world.taught["projector"](taught[i, 1 - c])) for i in rows]
+        total += 2 * 0.2 * sum(contrasted(query, k, place, 0.2) for place, query in enumerate(q))
+    check(world, step, len(rows), total)
+
+
+@torch.no_grad()
+def test_nnclr_is_algorithm_1():
+    """Half of L(NN(z1), p2) + L(NN(z2), p1); the first crops' projections join the support set."""
+    world, _, rows = start("nnclr")
+    heads, support = world.objective, list(world.objective.support.rows)
+    for index in range(3):
+        step = world.step(make_samples(NUM))
+        step.index = index
+        pooled = step.student("image", "crops").pooled
+        z = [[heads.projector(pooled[i, c]) for i in rows] for c in (0, 1)]
+        p = [[unit(heads.predictor(each)) for each in side] for side in z]
+        total = 0.0
+        for c in (0, 1):
+            for place, each in enumerate(z[c]):
+                distances = [float((unit(each) - row).square().sum()) for row in support]
+                neighbour = support[distances.index(min(distances))]
+                total += contrasted(neighbour, p[1 - c], place, 0.1) / 2
+        check(world, step, len(rows), total)
+        support = [*support, *(unit(each) for each in z[0])][-9:]
+
+
 def alone(x: Tensor) -> Tensor:
     return x
 
@@ -222,7 +281,7 @@ def test_a_single_sample_is_refused_in_training_and_has_a_loss_in_validation(nam
     assert world.objective(step).total.isfinite()
 
 
-@pytest.mark.parametrize("name", ["simsiam", "vicreg", "barlow twins"])
+@pytest.mark.parametrize("name", ["simsiam", "vicreg", "barlow twins", "moco", "moco v3", "nnclr"])
 def test_a_view_without_two_crops_is_refused(name):
     world = build(name)
     world.objective.view = "image"
