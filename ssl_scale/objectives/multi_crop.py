@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ssl_scale.objectives.crops import both_crops
 from ssl_scale.objectives.objective import blank
 from ssl_scale.types import Step
 
@@ -31,12 +32,10 @@ class MultiCrop:
 
     def present(self, step: Step) -> Bool[Tensor, " batch"]:
         """Samples that have all their crops."""
-        present = step.view(self.view).present
-        if present.shape[1] != 2:
-            raise ValueError(f"view {self.view!r} must have 2 crops, but has {present.shape[1]}")
+        present = both_crops(step, self.view)
         if self.local_view is None:
-            return present.all(1)
-        return present.all(1) & step.view(self.local_view).present.all(1)
+            return present
+        return present & step.view(self.local_view).present.all(1)
 
     def student(
         self, step: Step, present: Bool[Tensor, " batch"]
