@@ -6,11 +6,15 @@ rank's in ``ds_tensor``; ``data`` is empty outside forward and backward. Small p
 gathered again. Nothing here imports DeepSpeed: the attributes are on the parameter or they are not.
 """
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,23 @@ def write_whole(parameter: nn.Parameter, values: Tensor, rank: int) -> None:
     place = local_slice(parameter, rank)
     piece = values.reshape(-1)[place.start : place.start + place.numel]
     local_values(parameter)[: place.numel].copy_(piece)
+
+
+def build_whole(make: Callable[[], M]) -> M:
+    """Build a module of which one part initialises another; ours never do, other libraries' do.
+
+    Where ``deepspeed.zero.Init`` is at work it partitions each part as soon as that is built, so
+    that nobody can initialise it afterwards. Here the module is partitioned when it is done: until
+    then every rank holds all of it.
+    """
+    zero = sys.modules.get("deepspeed.runtime.zero.partition_parameters")
+    context = getattr(zero, "top_level_context", None)
+    if zero is None or context is None:
+        return make()
+    zero.shutdown_init_context()
+    try:
+        made = make().to(context.dtype)
+    finally:
+        zero.restore_init_context()
+    context._convert_to_zero_parameters(list(made.parameters()))
+    return made

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ssl_scale.part import Part
+from ssl_scale.part import Part, Spec
 from ssl_scale.types import Attend, Features, Layout, Mask, View
 
 
@@ -21,6 +21,10 @@ class Encoder(nn.Module, Part, ABC):
     """
 
     width: int
+
+    def portable(self, spec: Spec["Encoder"]) -> Spec["Encoder"]:
+        """What it was built from, without files beside it: what an export describes."""
+        return spec
 
     @abstractmethod
     def layout(self, view: View) -> Layout:

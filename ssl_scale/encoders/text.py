@@ -149,7 +149,7 @@ class TextTransformer(TransformerEncoder):
         ids = view.values.flatten(0, 1).masked_fill(~valid, 0)
         hidden = hidden_by(mask, "replace")
         if mask is not None and hidden is not None:
-            ids = self._replaced(ids, hidden & valid, mask, view)
+            ids = replaced_words(ids, hidden & valid, mask, view, self.mask_token, self.vocab_size)
         tokens = self.embedding(ids)
         if self.segments is not None:
             segment = view.side.get("segment", torch.zeros_like(view.values))
@@ -160,20 +160,27 @@ class TextTransformer(TransformerEncoder):
         grid = (view.values.shape[-1],)
         return self.encode(tokens, valid, view, grid, mask, attend, keep)
 
-    def _replaced(
-        self,
-        ids: Int[Tensor, "texts tokens"],
-        hidden: Bool[Tensor, "texts tokens"],
-        mask: Mask,
-        view: View,
-    ) -> Int[Tensor, "texts tokens"]:
-        if self.mask_token is None:
-            raise ValueError("mask_token must be given for masks of mode 'replace', but is None")
-        if mask.fill is None:
-            return ids.masked_fill(hidden, self.mask_token)
-        fill = mask.fill.flatten(0, 1)
-        # Any id but its own: the draw skips that one.
-        other = sequence_draw(view).integers("replace", self.vocab_size - 1, ids.shape[1])
-        other = other + (other >= ids)
-        replaced = torch.where(hidden & (fill == 1), other, ids)
-        return replaced.masked_fill(hidden & (fill == 0), self.mask_token)
+
+def replaced_words(
+    ids: Int[Tensor, "texts tokens"],
+    hidden: Bool[Tensor, "texts tokens"],
+    mask: Mask,
+    view: View,
+    mask_token: int | None,
+    vocab_size: int,
+) -> Int[Tensor, "texts tokens"]:
+    """Token ids with other ones where hidden, as the mask's `fill` chooses.
+
+    Raises:
+        ValueError: there is no id that stands for hidden tokens.
+    """
+    if mask_token is None:
+        raise ValueError("mask_token must be given for masks of mode 'replace', but is None")
+    if mask.fill is None:
+        return ids.masked_fill(hidden, mask_token)
+    fill = mask.fill.flatten(0, 1)
+    # Any id but its own: the draw skips that one.
+    other = sequence_draw(view).integers("replace", vocab_size - 1, ids.shape[1])
+    other = other + (other >= ids)
+    replaced = torch.where(hidden & (fill == 1), other, ids)
+    return replaced.masked_fill(hidden & (fill == 0), mask_token)

@@ -9,6 +9,7 @@ from torch import nn
 from ssl_scale.data.text_field import TextField
 from ssl_scale.data.views.image import AugmentedImage, ImageView
 from ssl_scale.data.views.view import ViewMaker
+from ssl_scale.encoders.encoder import Encoder
 from ssl_scale.errors import RecipeError
 from ssl_scale.objectives.infonce import InfoNCE
 from ssl_scale.part import Spec, annotations_of, is_given
@@ -47,7 +48,7 @@ def export_trained(trained: Trained, output: Path, force: bool = False) -> Path:
     """Write the encoders of a system that is in memory."""
     recipe, system = trained.recipe, trained.system
     encoders = {
-        name: _describe_encoder(recipe, name, system.encoders[name]) for name in recipe.encoders
+        name: _describe_encoder(recipe, name, system.encoder(name)) for name in recipe.encoders
     }
     weights = {encoder_file(name): module.state_dict() for name, module in system.encoders.items()}
     projectors: dict[str, Any] = {}
@@ -109,14 +110,14 @@ def _views_shown(recipe: Recipe, encoder: str) -> Iterator[str]:
     yield from (mask.view for mask in recipe.masks.values() if mask.encoder == encoder)
 
 
-def _describe_encoder(recipe: Recipe, name: str, module: nn.Module) -> dict[str, Any]:
+def _describe_encoder(recipe: Recipe, name: str, module: Encoder) -> dict[str, Any]:
     view = plain_view(recipe, name)
     field = recipe.data.fields[view.arguments["field"]]
     described = describe(field)
     if "tokenizer" in described:
         described["tokenizer"] = TOKENIZER_NAME
     return {
-        "encoder": describe(recipe.encoders[name].spec),
+        "encoder": describe(module.portable(recipe.encoders[name].spec)),
         "given": _given_values(recipe.encoders[name].spec, module),
         "view": describe(view),
         "field": described,

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 import ssl_scale.encoders
 import ssl_scale.nn
 from ssl_scale.encoders.encoder import Encoder
+from ssl_scale.encoders.hf import HFEncoder
 from ssl_scale.encoders.resnet import ResNet
 from tests.encoders.inputs import KINDS
+from tests.encoders.test_hf import TEXTS
 
 PLAIN = (int, float, bool, str, NoneType)
 
@@ -60,6 +62,7 @@ def instances() -> list[nn.Module]:
     encoders = [make(**chosen) for make, _ in KINDS.values() for chosen in options]
     encoders.append(KINDS["vision"][0](mask_token=True))
     encoders.append(ResNet(preset="18", stem_width=4))
+    encoders.append(HFEncoder(config=TEXTS["bert"]))
     return [module for encoder in encoders for module in encoder.modules()]
 
 
