@@ -72,7 +72,7 @@ class _Writer:
         name = base.__name__
         if name not in self.definitions:
             self.definitions[name] = {}  # parts may nest parts of their own kind
-            found = [self._concrete(found, base, room) for found in parts_in(room, base)]
+            found = [_concrete(found, base, room) for found in (name, *parts_in(room, base))]
             self.definitions[name] = _by_type([part for part in found if part is not None], self)
         here = {"$ref": f"#/$defs/{name}"}
         if not hasattr(base, "from_scalar"):
@@ -124,11 +124,12 @@ class _Writer:
         items = [self.value(member) for member in members]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "items": False}
 
-    def _concrete(self, name: str, base: type[Part], room: str) -> type[Part] | None:
-        try:
-            return find_part(name, base, room)
-        except LookupError:  # a frame for parts, or one whose own library is not installed
-            return None
+
+def _concrete(name: str, base: type[Part], room: str) -> type[Part] | None:
+    try:
+        return find_part(name, base, room)
+    except LookupError:  # a frame for parts, or one whose own library is not installed
+        return None
 
 
 def _by_type(parts: list[type[Part]], writer: _Writer) -> Schema:
