@@ -8,6 +8,7 @@ from ssl_scale.errors import RecipeError
 from ssl_scale.recipe.faults import hint
 
 PACKAGE = "ssl_scale_recipes"
+_NOT_RECIPES = ("_base", "results")
 
 
 def shipped_folder() -> Path:
@@ -23,7 +24,7 @@ def is_base(path: Path) -> bool:
 def list_recipes() -> list[str]:
     """Names of all shipped recipes, without those that never run alone."""
     folder = shipped_folder()
-    found = (path for path in folder.rglob("*.yaml") if not is_base(path))
+    found = (path for path in folder.rglob("*.yaml") if path.parent.name not in _NOT_RECIPES)
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in found)
 
 
