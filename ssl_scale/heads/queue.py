@@ -6,7 +6,7 @@ lies in buffers.
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ssl_scale.heads.statistics import Statistics
@@ -20,8 +20,9 @@ class Queue(Statistics):
     section 3.1.
 
     All batches of one optimizer step (micro-batches, or several sources) read the queue as it was
-    when the step began, so that the step does not depend on how it was cut. It starts with random
-    rows of unit length, as in the authors' code.
+    when the step began, so that the step does not depend on how it was cut. Rows of one batch enter
+    in an order that is their samples' own, so that which of them leave first does not depend on how
+    many ranks there are. It starts with random rows of unit length, as in the authors' code.
 
     Differs: it takes batches of any size, where the authors' code wants one that divides `size`.
 
@@ -50,17 +51,23 @@ class Queue(Statistics):
         return self._began[1]
 
     @torch.no_grad()
-    def push(self, rows: Float[Tensor, "samples width"], present: Bool[Tensor, " samples"]) -> None:
+    def push(
+        self,
+        rows: Float[Tensor, "samples width"],
+        present: Bool[Tensor, " samples"],
+        seeds: Int[Tensor, " samples"],
+    ) -> None:
         """Take rows in, if in training.
 
         Args:
             rows: gathered from all ranks, after the step has read the queue.
             present: which of them to take.
+            seeds: `Batch.seeds` of their samples.
         """
         if not self.training:
             return
         size = len(self.rows)
-        newest = rows[present][-size:]
+        newest = rows[present][seeds[present].argsort()][-size:]
         places = (self.next + torch.arange(len(newest), device=rows.device)) % size
         self.rows.index_copy_(0, places, newest.to(self.rows.dtype))
         self.next.copy_((self.next + len(newest)) % size)

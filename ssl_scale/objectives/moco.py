@@ -69,7 +69,7 @@ class MoCo(Objective):
         keys = F.normalize(full_precision(projected), dim=-1)
         old = self.queue(step.index).to(queries.dtype)
         losses, hits = moco(queries, keys, old, self.temperature)
-        self.queue.push(step.gather(keys), step.gather(present))
+        self.queue.push(*map(step.gather, (keys, present, step.batch.seeds)))
         total, right = (torch.where(present, each, 0).sum() for each in (losses, hits))
         return Loss(total, {"accuracy": (right, present.sum())})
 

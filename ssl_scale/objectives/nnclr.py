@@ -71,7 +71,7 @@ class NNCLR(Objective):
         losses, hits = nnclr(
             neighbours, step.gather(predicted), everyone, step.offset(present), self.temperature
         )
-        self.support.push(step.gather(seen[:, 0]), everyone)
+        self.support.push(step.gather(seen[:, 0]), everyone, step.gather(step.batch.seeds))
         total, right = (torch.where(present, each, 0).sum() for each in (losses, hits))
         return Loss(total, {"accuracy": (right, present.sum())})
 

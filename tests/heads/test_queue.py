@@ -12,7 +12,8 @@ def rows(*numbers: int) -> Tensor:
 
 
 def push(queue: Queue, *numbers: int) -> None:
-    queue.push(rows(*numbers), torch.ones(len(numbers), dtype=torch.bool))
+    there = torch.ones(len(numbers), dtype=torch.bool)
+    queue.push(rows(*numbers), there, torch.tensor(numbers, dtype=torch.int64))
 
 
 def held(queue: Queue) -> set[int]:
@@ -45,10 +46,18 @@ def test_the_newest_rows_push_the_oldest_out():
 
 def test_absent_rows_are_not_taken():
     queue = Queue(3, 2)
-    queue.push(rows(10, 11, 12), torch.tensor([True, False, True]))
+    queue.push(rows(10, 11, 12), torch.tensor([True, False, True]), torch.arange(3))
     assert held(queue) == {10, 12}
-    queue.push(rows(13), torch.tensor([True]))
+    push(queue, 13)
     assert held(queue) == {10, 12, 13}
+
+
+def test_which_rows_leave_first_does_not_depend_on_the_order_in_which_ranks_brought_them():
+    one, other = Queue(4, 2), Queue(4, 2)
+    push(one, 10, 11, 12), push(one, 13, 14, 15)
+    push(other, 12, 10, 11), push(other, 15, 13, 14)
+    assert torch.equal(one.rows, other.rows)
+    assert held(one) == {12, 13, 14, 15}
 
 
 def test_every_batch_of_a_step_reads_what_was_there_when_the_step_began():

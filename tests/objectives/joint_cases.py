@@ -36,7 +36,10 @@ JOINT: dict[str, Callable[[], Objective]] = {
         width=WIDTH,
     ),
     "vicreg": lambda: VICReg("image", projector(last_bias=False), "crops", width=WIDTH),
-    "barlow twins": lambda: BarlowTwins("image", projector(last_bias=False), "crops", width=WIDTH),
+    # The small projections vary little: with less epsilon rounding would show in the gradients.
+    "barlow twins": lambda: BarlowTwins(
+        "image", projector(last_bias=False), "crops", epsilon=0.01, width=WIDTH
+    ),
     "supcon": lambda: SupCon("image", "label", projector(), "crops", 0.2, width=WIDTH),
     "sigmoid contrast": lambda: SigmoidContrast(
         ("image", "text"),

@@ -103,7 +103,7 @@ def test_barlow_twins_is_equations_1_and_2():
     for i in range(d):
         for j in range(d):
             a, b = column(sides[0], i), column(sides[1], j)
-            deviations = [math.sqrt(mean([v**2 for v in side]) + 1e-5) for side in (a, b)]
+            deviations = [math.sqrt(mean([v**2 for v in side]) + 0.01) for side in (a, b)]
             both = mean([x * y for x, y in zip(a, b, strict=True)])
             correlation = both / (deviations[0] * deviations[1])
             total += (1 - correlation) ** 2 if i == j else 0.005 * correlation**2

@@ -86,7 +86,7 @@ def losses_alone(name: str) -> list[float]:
 
 @pytest.fixture(scope="module")
 def sharded() -> list[dict[str, list[float]]]:
-    return run_ranks(losses_under_zero3, 2, preload=("deepspeed",))
+    return run_ranks(losses_under_zero3, 2, preload=("deepspeed",), limit_s=280)
 
 
 @pytest.mark.parametrize("name", CASES)
