@@ -183,6 +183,20 @@ def test_a_global_view_without_two_crops_is_refused(name):
         world.objective.count(step)
 
 
+@pytest.mark.parametrize("name", ["dino", "swav"])
+def test_a_sample_without_local_crops_counts_nowhere(name):
+    world, samples = build(name), make_samples(NUM)
+    step = world.step(samples)
+    local = step.views["local"]
+    lacking = torch.arange(NUM) == 5
+    gone = torch.where(lacking.view(-1, 1, 1, 1, 1), torch.nan, local.values)
+    step.views["local"] = local.but(values=gone, valid=local.valid & ~lacking[:, None, None])
+    rest = world.step(samples.pick([i for i in range(NUM) if i != 5]))
+    assert world.objective.count(step) == world.objective.count(rest)
+    expected = build(name).objective(rest).total
+    torch.testing.assert_close(world.objective(step).total, expected)
+
+
 @pytest.mark.parametrize("name", ["dino", "ibot", "swav"])
 def test_prototypes_are_frozen_as_long_as_told(name):
     world = build(name)
