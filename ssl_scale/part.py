@@ -27,6 +27,13 @@ class Reference:
     section: str
 
 
+@dataclass(frozen=True)
+class Key:
+    """Marks an argument that recipes write under another name (``from`` is a Python keyword)."""
+
+    name: str
+
+
 class _Given:
     """Marks a keyword-only argument that the engine fills in; recipes cannot set it."""
 

@@ -2,19 +2,12 @@
 
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from typing import Annotated, Any, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from ssl_scale.part import Part, Reference, Spec
 
 M = TypeVar("M")
-
-
-@dataclass(frozen=True)
-class Key:
-    """Marks an argument that recipes write under another name (``from`` is a Python keyword)."""
-
-    name: str
 
 
 def strip(annotation: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from annotated_types import MinLen
 
-from ssl_scale.part import Part, Reference, Spec, annotations_of, is_given
+from ssl_scale.part import Key, Part, Reference, Spec, annotations_of, is_given
 from ssl_scale.recipe import annotations as notes
-from ssl_scale.recipe.annotations import Key, mark, part_class, strip
+from ssl_scale.recipe.annotations import mark, part_class, strip
 from ssl_scale.recipe.binding import path_of
 from ssl_scale.recipe.entry import Entry, kind
 from ssl_scale.recipe.faults import Faults, Place, hint, nearest

@@ -11,6 +11,7 @@ from ssl_scale.part import (
     Count,
     FieldName,
     Given,
+    Key,
     ObjectiveName,
     Positive,
     Probability,
@@ -18,7 +19,6 @@ from ssl_scale.part import (
     Spec,
     Whole,
 )
-from ssl_scale.recipe.annotations import Key
 
 
 @dataclass(frozen=True)

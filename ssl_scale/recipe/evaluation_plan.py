@@ -10,11 +10,11 @@ from ssl_scale.part import (
     EncoderName,
     FieldName,
     Given,
+    Key,
     ObjectiveName,
     RoleName,
     ViewName,
 )
-from ssl_scale.recipe.annotations import Key
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from ssl_scale.optim.schedule import Constant, Schedule
 from ssl_scale.part import (
     EncoderName,
     Given,
+    Key,
     Part,
     Probability,
     Spec,
@@ -34,7 +35,7 @@ from ssl_scale.part import (
     is_given,
 )
 from ssl_scale.probes.probe import Probe
-from ssl_scale.recipe.annotations import Key, sections_named
+from ssl_scale.recipe.annotations import sections_named
 from ssl_scale.recipe.data_plan import DataPlan
 from ssl_scale.recipe.evaluation_plan import EvaluationPlan
 from ssl_scale.recipe.init_from import InitFrom

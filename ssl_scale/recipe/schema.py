@@ -12,9 +12,9 @@ from typing import Any, get_args, get_origin
 
 from pydantic import TypeAdapter
 
-from ssl_scale.part import Part, Reference, annotations_of, is_given
+from ssl_scale.part import Key, Part, Reference, annotations_of, is_given
 from ssl_scale.recipe import annotations as notes
-from ssl_scale.recipe.annotations import Key, mark, part_class, strip
+from ssl_scale.recipe.annotations import mark, part_class, strip
 from ssl_scale.recipe.checking import annotations_of_function
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.recipe.rooms import Room, find_part, parts_in, room_of

@@ -14,8 +14,10 @@ from ssl_scale.errors import RecipeError
 from ssl_scale.objectives.objective import Objective
 from ssl_scale.part import Spec, annotations_of
 from ssl_scale.recipe.recipe import Recipe
+from ssl_scale.system.frozen import adopt_frozen
 from ssl_scale.system.initial import fill_encoder
 from ssl_scale.system.system import NamedMask, System, Terms
+from ssl_scale.teachers.frozen import FrozenTeacher
 from ssl_scale.teachers.teacher import Teacher
 
 _log = logging.getLogger(__name__)
@@ -51,8 +53,13 @@ def build_system(
     objectives = {name: build_objective(entry.spec) for name, entry in recipe.objectives.items()}
     teachers: dict[str, Teacher] = {}
     for name, spec in recipe.teachers.items():
-        teachers[name] = _build(spec)
-        teachers[name].adopt(
+        teacher: Teacher = _build(spec)
+        teachers[name] = teacher
+        if isinstance(teacher, FrozenTeacher):
+            _refuse_taught(recipe, objectives, name)
+            adopt_frozen(teacher, given, f"teachers.{name}", initial)
+            continue
+        teacher.adopt(
             {
                 f"encoders.{key}": partial(_build, part.spec, **given)
                 for key, part in recipe.encoders.items()
@@ -119,6 +126,17 @@ def _build_objective(
                 told[size] = getattr(encoder, size)
     objective: Objective = _build(spec, **told)
     return objective
+
+
+def _refuse_taught(recipe: Recipe, objectives: Mapping[str, Objective], teacher: str) -> None:
+    """A frozen teacher has no copy of an objective's own heads."""
+    for key, entry in recipe.objectives.items():
+        asked = entry.spec.arguments.get("teacher") or next(iter(recipe.teachers))
+        if objectives[key].taught and asked == teacher:
+            raise RecipeError(
+                f"objectives.{key}.teacher: must hold copies of {sorted(objectives[key].taught)}, "
+                f"but {teacher!r} is frozen; name one that follows the student"
+            )
 
 
 def _one_head(

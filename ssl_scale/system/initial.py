@@ -42,18 +42,19 @@ class Report:
         )
 
 
-def fill_encoder(encoder: nn.Module, plan: InitFrom, name: str) -> Report:
+def fill_encoder(encoder: nn.Module, plan: InitFrom, name: str, where: str | None = None) -> Report:
     """Give an encoder its first weights.
 
     Args:
         encoder: is written.
         plan: where they are.
-        name: the encoder's, for messages and for exports.
+        name: the encoder's, for exports.
+        where: in the recipe the plan stands; at the encoder unless told.
 
     Raises:
         SslScaleError: the weights do not fit, or the folder is none.
     """
-    where = f"encoders.{name}.init_from"
+    where = where or f"encoders.{name}.init_from"
     folder = Path(plan.hf or plan.exported or "")
     try:
         if plan.hf is not None:

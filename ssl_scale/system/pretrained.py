@@ -6,7 +6,8 @@ fixed names, and nothing in it is run.
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -177,6 +178,26 @@ class Pretrained(nn.Module):
             for place, sample in enumerate(samples)
         ]
         return collate(name, {member: field}, read, seeds)
+
+
+def encoder_builders(
+    folder: Path, allow_modules: Sequence[str] = ()
+) -> dict[str, Callable[[], Encoder]]:
+    """How to build each encoder of an exported folder; they have no weights yet.
+
+    Args:
+        folder: what ``ssl-scale export`` wrote.
+        allow_modules: see `load`.
+
+    Raises:
+        SslScaleError: the folder is no export.
+    """
+    config = _read_config(folder)
+    _refuse_foreign_types(config, ("ssl_scale", *allow_modules))
+    return {
+        name: partial(_build, Encoder, entry, "encoder", f"encoders.{name}")
+        for name, entry in _items(config, "encoders")
+    }
 
 
 def load(

@@ -1,1 +1,1 @@
-"""Where targets come from: copies of the student that train by other means than gradients."""
+"""Where targets come from: copies of the student, or of others, that gradients do not train."""

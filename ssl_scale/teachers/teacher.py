@@ -65,10 +65,11 @@ class Teacher(nn.Module, Part, ABC):
         return self._paired[1]
 
     def copy_buffers(self, system: nn.Module) -> None:
-        """Take over the student's buffers (batch statistics)."""
+        """Take over the student's buffers (batch statistics); a teacher's own state stays."""
         students = dict(system.named_buffers())
         for name, buffer in self.named_buffers():
-            buffer.copy_(students[name])
+            if name not in self._buffers:
+                buffer.copy_(students[name])
 
     def copy_student(self, system: nn.Module) -> None:
         """Start from the student's values, shard by shard."""
@@ -85,6 +86,9 @@ class Teacher(nn.Module, Part, ABC):
             system: the student.
             master: gives a student parameter's local fp32 values.
         """
+
+    def before_step(self, system: nn.Module, master: Master, progress: float) -> None:
+        """Called before a step's first forward pass, at this fraction of training."""
 
     @abstractmethod
     def update(self, system: nn.Module, master: Master, progress: float) -> dict[str, float]:

@@ -107,6 +107,8 @@ class PretrainingModule(pl.LightningModule):
         """One optimizer step."""
         self.report = StepReport()  # the last step's features go before this step's come
         self.sharded.forget_gradients()
+        for teacher in self.system.teachers.values():
+            teacher.before_step(self.system, self.sharded.master, self.progress.fraction)
         self.optim.apply(self.sharded.inner, self.progress.fraction, self.progress.done)
         ops = Ops(
             self,

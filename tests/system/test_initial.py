@@ -276,6 +276,17 @@ def test_a_model_in_several_files(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
+def test_an_export_is_started_from_under_its_own_name_or_another(tmp_path: Path) -> None:
+    source, encoder = VisionTransformer(**FITTING), VisionTransformer(**FITTING)
+    save_file(source.state_dict(), tmp_path / "encoder.picture.safetensors")
+    report = fill_encoder(encoder, InitFrom(exported=str(tmp_path), encoder="picture"), "image")
+    assert not report.missing and not report.left
+    for one, other in zip(encoder.parameters(), source.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(SslScaleError, match="encoder.image.safetensors must be weights that"):
+        fill_encoder(encoder, InitFrom(exported=str(tmp_path)), "image")
+
+
 def starting_recipe(folder: Path, init_from: str) -> Path:
     """The tiny recipe whose image encoder starts from weights."""
     path = make_recipe(folder)

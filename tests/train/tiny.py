@@ -201,6 +201,8 @@ def train_plainly(recipe_path: Path, *overrides: str, num_steps: int | None = No
     outcome = Outcome()
     for index, batches in enumerate(_whole_batches(recipe, num_steps or total)):
         progress = index / total
+        for teacher in system.teachers.values():
+            teacher.before_step(system, lambda parameter: parameter.data.view(-1), progress)
         counts: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         for batch in batches:

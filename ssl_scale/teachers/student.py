@@ -1,0 +1,52 @@
+"""The student as it was at one point of its training."""
+
+import torch
+from torch import Tensor, nn
+
+from ssl_scale.part import Probability
+from ssl_scale.sharding import local_values, refresh_persistent
+from ssl_scale.teachers.teacher import Master, Teacher
+
+
+class StudentTeacher(Teacher):
+    """A copy of the student, taken once.
+
+    Until then it is the student as training began; an objective that wants the copy alone is given
+    the same fraction as its ``from``.
+
+    Args:
+        at: fraction of training at which it is taken; 0 means the untrained student, or the weights
+            that it starts from.
+    """
+
+    taken: Tensor
+
+    def __init__(self, at: Probability = 0.0) -> None:
+        super().__init__()
+        self.at = at
+        self.register_buffer("taken", torch.zeros((), dtype=torch.bool))
+        self._is_taken: bool | None = None  # read off the buffer once: that may wait for a device
+
+    def start(self, system: nn.Module, master: Master) -> None:
+        """Nothing has been taken, or a checkpoint will tell."""
+        self._is_taken = None
+
+    @torch.no_grad()
+    def before_step(self, system: nn.Module, master: Master, progress: float) -> None:
+        """Take the copy when its time has come."""
+        if progress < self.at:
+            return
+        if self._is_taken is None:
+            self._is_taken = bool(self.taken)
+        if self._is_taken:
+            return
+        for _, mine, theirs in self.pairs(system):
+            local_values(mine).copy_(master(theirs))
+        refresh_persistent(self.parameters())
+        self.copy_buffers(system)
+        self.taken.fill_(True)
+        self._is_taken = True
+
+    def update(self, system: nn.Module, master: Master, progress: float) -> dict[str, float]:
+        """It stays."""
+        return {}
