@@ -1,8 +1,9 @@
 """``ssl-scale``: every module of this package with `add_arguments` and `run` is a subcommand.
 
-A subcommand is named like its module, described by the module's docstring and shows the module's
-`EXAMPLES` at the end of its help. Subcommands import what is heavy inside `run`, so that help
-answers at once: neither torch nor Lightning nor pydantic is imported to read a command line.
+A subcommand is named like its module (a hyphen for an underscore), described by the module's
+docstring and shows the module's `EXAMPLES` at the end of its help. Subcommands import what is heavy
+inside `run`, so that help answers at once: neither torch nor Lightning nor pydantic is imported to
+read a command line.
 """
 
 import argparse
@@ -33,7 +34,9 @@ def subcommands() -> dict[str, ModuleType]:
     modules = {
         name: importlib.import_module(f"{cli.__name__}.{name}") for name in names if name != "main"
     }
-    return {name: module for name, module in modules.items() if hasattr(module, "run")}
+    return {
+        name.replace("_", "-"): module for name, module in modules.items() if hasattr(module, "run")
+    }
 
 
 def build_parser() -> argparse.ArgumentParser:

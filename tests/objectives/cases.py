@@ -1,12 +1,9 @@
 """Every objective, built small, and what the engine does with its loss."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from ssl_scale import dist
 from ssl_scale.heads.mae_decoder import MAEDecoder
 from ssl_scale.heads.mlp import Norm
 from ssl_scale.heads.predictor import MLPPredictor, Predictor
@@ -20,6 +17,9 @@ from ssl_scale.objectives.masked_tokens import MaskedTokens
 from ssl_scale.objectives.ntxent import NTXent
 from ssl_scale.objectives.objective import Objective
 from ssl_scale.part import Spec
+from ssl_scale.verify import training
+from ssl_scale.verify.loading import make_world
+from ssl_scale.verify.training import Outcome
 from tests.objectives.distillation_cases import DISTILLATION
 from tests.objectives.joint_cases import JOINT
 from tests.objectives.steps import CLASSES, PATCH_VALUES, WIDTH, WORDS, Samples, World
@@ -71,36 +71,9 @@ SEPARABLE = [name for name, case in CASES.items() if not case().pairs and "batch
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> World:
     """The named case, from fixed seeds, in training mode."""
-    torch.manual_seed(0)
-    world = World(CASES[name]())
-    torch.manual_seed(1)
-    return world.teach(World(CASES[name]())).to(dtype)
-
-
-@dataclass
-class Outcome:
-    """What one optimizer step would see: the same on every rank."""
-
-    value: Tensor
-    gradients: dict[str, Tensor]
-    buffers: dict[str, Tensor]
+    return make_world(CASES[name], dtype)
 
 
 def train_step(name: str, samples: Samples, micro_batches: Sequence[Sequence[int]]) -> Outcome:
     """Loss and gradients of this rank's micro-batches, divided and averaged as the engine does."""
-    world = build(name)
-    steps = [world.step(samples.pick(rows)) for rows in micro_batches]
-    local = torch.stack([world.objective.count(step) for step in steps]).sum()
-    count = dist.reduce(local).clamp(min=1)
-    value = torch.zeros((), dtype=torch.float64)
-    for step in steps:
-        total = world.objective(step).total
-        (total * dist.world_size() / count).backward()
-        value += dist.reduce(total.detach()) / count
-    gradients = {
-        path: dist.reduce(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
-        / dist.world_size()
-        for path, parameter in world.named_parameters()
-        if parameter.requires_grad
-    }
-    return Outcome(value, gradients, dict(world.objective.named_buffers()))
+    return training.train_step(build(name), [samples.pick(rows) for rows in micro_batches])

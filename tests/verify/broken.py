@@ -1,0 +1,3 @@
+"""A module that cannot be imported."""
+
+RATE = 1 / 0
