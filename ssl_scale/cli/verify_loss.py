@@ -3,7 +3,8 @@
 The loss and its gradient must be the same however a batch is cut over processes, must not notice
 absent samples, and so on; each is tried in float64 with small encoders and printed as a row of a
 table: relative errors of loss and gradient, and what that means. The last line is EXACT, or DIFFERS
-with how many rows and by how much at most. Only the module that you name is imported, nothing else of yours is run.
+with how many rows and by how much at most. Only the module that you name is imported, nothing else
+of yours is run.
 
 The loss reads what it names of this world (required arguments that you leave out are filled in):
   encoders  image, text                       (8 features)
