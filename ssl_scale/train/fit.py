@@ -52,6 +52,7 @@ def fit(
         SslScaleError: the data, the checkpoint or the combination of settings cannot work.
     """
     _quiet_libraries()
+    _show_own_messages()
     if not torch.cuda.is_available():
         keep_freed_memory()
     place = LaunchEnvironment()
@@ -273,6 +274,16 @@ def signals_ask_to_stop(module: PretrainingModule) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _show_own_messages() -> None:
+    """Let rank 0 tell what parts have to say, such as what became of their first weights."""
+    logger = logging.getLogger("ssl_scale")
+    is_first = LaunchEnvironment().global_rank() == 0
+    logger.setLevel(logging.INFO if is_first else logging.WARNING)
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+        logger.propagate = False  # else whoever set up the root logger tells it again
 
 
 def _quiet_libraries() -> None:

@@ -311,13 +311,17 @@ def tiny_vit(folder: Path) -> ViTModel:
     return save(ViTModel(config), folder)
 
 
-def test_a_recipe_starts_from_weights_and_so_does_its_teacher(tmp_path: Path) -> None:
+def test_a_recipe_starts_from_weights_and_so_does_its_teacher(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ssl_scale")
     tiny_vit(tmp_path / "vit")
     path = starting_recipe(tmp_path, "{hf: start}")
     bound = {"start": str(tmp_path / "vit")}
     recipe = read_recipe(path, bindings=bound)
     assert recipe.fingerprint() == read_recipe(make_recipe(tmp_path)).fingerprint()
     system = build_system(recipe)
+    assert f"encoders.image starts from 18 parameters from {tmp_path}/vit" in caplog.text
     stem = load_file(tmp_path / "vit" / "model.safetensors")[
         "embeddings.patch_embeddings.projection.weight"
     ]
