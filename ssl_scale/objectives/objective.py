@@ -16,7 +16,8 @@ class Objective(nn.Module, Part, ABC):
 
     An objective knows encoders, views and masks by name only, owns no parameter directly (heads
     and temperatures are modules of their own, that take and return tensors) and never touches
-    torch.distributed.
+    torch.distributed. How a loss that is no sum over items (a covariance of the whole batch) fits
+    `count` and `forward` is told in `ssl_scale.objectives.whole_batch`.
 
     Attributes:
         pairs: whether the loss compares samples of the global batch with each other. Such losses
