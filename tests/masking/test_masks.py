@@ -134,6 +134,11 @@ def test_multi_block_targets_are_rectangles_of_the_papers_sizes_and_one_size_a_c
     assert 0.6 < min(slopes) < 0.8 and 1.3 < max(slopes) < 1.8
 
 
+def test_multi_block_targets_reach_every_border():
+    hit = MultiBlockMask()(layout(200), seeds(200)).targets.view(-1, 14, 14).any(0)
+    assert hit[0].any() and hit[-1].any() and hit[:, 0].any() and hit[:, -1].any()
+
+
 def test_multi_block_contexts_are_what_the_targets_leave_of_a_large_square():
     mask = MultiBlockMask()(layout(200), seeds(200))
     seen, covered = ~mask.hidden, mask.targets.any(2)

@@ -160,7 +160,7 @@ def test_the_smooth_error_meets_its_line_at_beta():
 
 
 def test_data2vec_asks_the_encoder_for_its_top_layers():
-    assert build("data2vec").objective.reads == {"image": ("layer.0", "layer.1")}
+    assert data2vec("layer", depth=5).reads == {"image": ("layer.3", "layer.4")}
     with pytest.raises(ValueError, match="top must be at most the encoder's 1 layers, but is 2"):
         data2vec("layer", depth=1)
 
