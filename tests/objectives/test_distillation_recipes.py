@@ -69,7 +69,8 @@ objectives:
         "data2vec",
         "mask_token: true, position: rotary",
         """
-masks: {blocks: {type: BlockMask, view: image, ratio: [0.4, 0.6], share: 1.0, min_block: 1, num_tries: 9}}
+masks:
+  blocks: {type: BlockMask, view: image, ratio: [0.4, 0.6], share: 1.0, min_block: 1, num_tries: 9}
 objectives:
   data2vec: {type: Data2Vec, encoder: image, mask: blocks, top: 2, target_norm: batch,
     predictor: {type: MLPPredictor, hidden: 16, layers: 1}}
