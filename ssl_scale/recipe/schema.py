@@ -30,7 +30,7 @@ def recipe_schema() -> Schema:
     schema = writer.plan(Recipe)
     extends = {
         "description": "Recipes that this one is laid over, later ones over earlier ones.",
-        "type": "array",
+        "type": ["string", "array"],
         "items": {"type": "string"},
     }
     return {
