@@ -63,8 +63,8 @@ def test_values_arrive_as_annotated(argument: str, value: object, tmp_path: Path
         ("by_encoder: {img: 3}", "by_encoder.img: encoders has no 'img'; did you mean 'image'?"),
         ("weight: lots", "weight: must be a valid number, but is 'lots'"),
         ("weight: {type: Cosine, start: 1}", "weight.end: must be given to Cosine"),
-        ("weight: {start: 1}", "weight: must name its `type`; there is Constant, Cosine, Infinite, Linear, "
-         "WarmupCosine, WarmupStableDecay"),
+        ("weight: {start: 1}", "weight: must name its `type`; there is Constant, Cosine, Infinite, "
+         "Linear, WarmupCosine, WarmupStableDecay"),
         ("weight: {type: AdamW}", "weight.type: must be a Schedule, but AdamW is not; there is "
          "Constant, Cosine, Infinite, Linear, WarmupCosine, WarmupStableDecay"),
         ("until: 2", "until: must be less than or equal to 1, but is 2"),
