@@ -28,6 +28,7 @@ def _is_system(name: str) -> bool:
 
 RECIPES = list_recipes()
 SYSTEMS = [name for name in RECIPES if _is_system(name)]
+SMALL = [name for name in RECIPES if name.startswith("small/")]
 
 
 @pytest.fixture(autouse=True)
@@ -66,12 +67,12 @@ def test_its_proof_is_a_test_that_exists(name: str) -> None:
     assert test == f"{function}[{name}]"
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [*SYSTEMS, *SMALL])
 def test_bound_to_data_it_is_sound_with_all_parts_built(
     name: str, roles: Mapping[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = read_recipe(name, require_data=False)
-    settings = [f"--set={text}" for text in shrunk(recipe, STEPS)]
+    settings = [f"--set={text}" for text in shrunk(recipe, STEPS) if name in SYSTEMS]
     data = [f"--data={role}={path}" for role, path in bindings(name, roles).items()]
     assert main(["check", name, "--build", *settings, *data]) == 0
     assert f"{name} is sound" in capsys.readouterr().out
@@ -83,6 +84,17 @@ def test_shrunk_its_losses_are_finite(name: str, roles: Mapping[str, str]) -> No
     paths = [f"paths.{role}={path}" for role, path in bindings(name, roles).items()]
     outcome = train_plainly(Path(name), *shrunk(recipe, STEPS), *paths, num_steps=SAVED)
     assert [step.keys() for step in outcome.losses] == [loss_names(recipe)] * SAVED
+    assert all(math.isfinite(loss) for step in outcome.losses for loss in step.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_at_its_own_size_its_losses_are_finite(name: str, roles: Mapping[str, str]) -> None:
+    paths = [f"paths.{role}={path}" for role, path in bindings(name, roles).items()]
+    settings = ("data.global_batch=8", "data.window=16", "data.streams=4")
+    outcome = train_plainly(Path(name), *settings, *paths, num_steps=SAVED)
+    expected = loss_names(read_recipe(name, require_data=False))
+    assert [step.keys() for step in outcome.losses] == [expected] * SAVED
     assert all(math.isfinite(loss) for step in outcome.losses for loss in step.values())
 
 
