@@ -1,4 +1,4 @@
-"""``ssl-scale evaluate``: runs against raw pixels, an untrained encoder and each other.
+"""``ssl-scale evaluate``: runs against raw samples, an untrained encoder and each other.
 
 The table's rows share data, labelled subsets and hidden tokens. The first run's recipe says what is
 measured (its ``evaluation`` and ``probes``); every run brings its own encoder, views and fields,
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ssl_scale.data.decoding import FieldDecoder
+from ssl_scale.data.text_field import TextField
 from ssl_scale.errors import DataError, RecipeError
 from ssl_scale.probes.knn import KNN
 from ssl_scale.probes.linear import LinearProbe
@@ -41,7 +42,7 @@ from ssl_scale.system.system import System
 from ssl_scale.train.environment import write_atomically
 from ssl_scale.train.trained import Trained, build_untrained, read_trained
 
-PIXELS, UNTRAINED, UNIGRAM = "raw pixels", "untrained encoder", "unigram"
+PIXELS, WORDS, UNTRAINED, UNIGRAM = ("raw pixels", "bag of words", "untrained encoder", "unigram")
 
 
 @dataclass
@@ -91,7 +92,7 @@ def evaluate(
         What was written.
     """
     names = list(labels) or [Path(folder).resolve().name for folder in run_folders]
-    if len(set(names) - {PIXELS, UNTRAINED, UNIGRAM}) != len(run_folders):
+    if len(set(names) - {PIXELS, WORDS, UNTRAINED, UNIGRAM}) != len(run_folders):
         raise RecipeError(
             f"labels must be {len(run_folders)} different names, one a run, but are {names}"
         )
@@ -139,12 +140,12 @@ class _Data:
         self.seed = recipe.train.seed
         self.views = {name: spec.arguments.get("field") for name, spec in recipe.views.items()}
         self.masks = {name: mask.view for name, mask in recipe.masks.items()}
-        self.image = str(self.views[plan.view or plan.encoder])
+        self.shown = str(self.views[plan.view or plan.encoder])
         self.label = plan.label
 
     def labelled(self, data: EvaluationData, caption: str | None = None) -> Batches:
-        """Pictures with labels, and captions if asked and there."""
-        wanted = {name: self.fields[name] for name in (self.image, self.label)}
+        """Labelled samples, and captions if asked and there."""
+        wanted = {name: self.fields[name] for name in (self.shown, self.label)}
         if caption is not None and _holds(data, self.fields[caption]):
             wanted[caption] = self.fields[caption]
         return self._batches(data, wanted)
@@ -193,17 +194,19 @@ def _measure_baselines(
     table: Evaluation, recipe: Recipe, plan: EvaluationPlan, data: _Data
 ) -> None:
     untrained = _on_device(build_untrained(recipe))
-    table.say(PIXELS)
-    pixels = [
-        measure.look_for_labels(
-            plan, measure.plain_pixels(plan.view or plan.encoder), untrained, data.labelled(part)
-        )
+    view, field = plan.view or plan.encoder, data.fields[data.shown]
+    raw, look = PIXELS, measure.plain_pixels(view)
+    if isinstance(field, TextField):
+        raw, look = WORDS, measure.bag_of_words(view, field.vocab_size)
+    table.say(raw)
+    pool, test = (
+        measure.look_for_labels(plan, look, untrained, data.labelled(part))
         for part in (plan.pool, plan.test)
-    ]
-    table.test_labels = pixels[1].labels
-    _check_subsets(pixels[0], plan)
-    table.rows[PIXELS] = measure.measure_pixels(
-        table.probes, pixels[0], pixels[1], plan.labels_per_class, table.seeds
+    )
+    table.test_labels = test.labels
+    _check_subsets(pool, plan)
+    table.rows[raw] = measure.measure_pixels(
+        table.probes, pool, test, plan.labels_per_class, table.seeds
     )
     table.say(UNTRAINED)
     table.rows[UNTRAINED] = _measure(table, untrained, plan, data)
@@ -231,7 +234,7 @@ def _measure(table: Evaluation, system: System, plan: EvaluationPlan, data: _Dat
         )
     figures = measure.measure_probes(table.probes, pool, test, plan.labels_per_class, table.seeds)
     contrast = measure.aligning_objective(plan, system)
-    if contrast is not None:
+    if contrast is not None and not isinstance(data.fields[data.shown], TextField):
         prompts = measure.make_prompts(plan, contrast, system, data.fields)
         text = next(v for n, v in zip(contrast.between, contrast.views, strict=True)
                     if n != plan.encoder)  # fmt: skip

@@ -1,6 +1,7 @@
 """Reading held-out samples and looking at them through a system's encoders, batch by batch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,11 +13,14 @@ from ssl_scale.data.decoding import FieldDecoder, UndecodableError
 from ssl_scale.data.source import Source
 from ssl_scale.errors import DataError, UnboundDataError
 from ssl_scale.objectives.infonce import InfoNCE
+from ssl_scale.objectives.sigmoid_contrast import SigmoidContrast
 from ssl_scale.recipe.evaluation_plan import EvaluationData
 from ssl_scale.system.system import System
 from ssl_scale.types import Batch, Step
 
 Look = Callable[[Step], Mapping[str, Tensor]]
+# What brings two encoders' features into one space.
+Aligning: TypeAlias = InfoNCE | SigmoidContrast
 
 
 def open_held_out(data: EvaluationData, fields: Mapping[str, FieldDecoder], seed: int) -> Source:
@@ -81,7 +85,7 @@ def pooled(step: Step, encoder: str, view: str) -> Float[Tensor, "batch width"]:
 
 
 def projected(
-    step: Step, objective: InfoNCE, encoder: str, view: str | None = None
+    step: Step, objective: Aligning, encoder: str, view: str | None = None
 ) -> Float[Tensor, "batch width"]:
     """A sample's place in the space that a contrastive objective's encoders share."""
     view = view or objective.views[objective.between.index(encoder)]

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ssl_scale.data.decoding import FieldDecoder
 from ssl_scale.errors import RecipeError
-from ssl_scale.objectives.infonce import InfoNCE
 from ssl_scale.objectives.masked_tokens import MaskedTokens
 from ssl_scale.probes.few_labels import Summary, few_label_scores
 from ssl_scale.probes.knn import KNN
@@ -23,7 +22,7 @@ from ssl_scale.probes.retrieval import retrieval_scores
 from ssl_scale.probes.unigram import unigram_cross_entropy
 from ssl_scale.probes.zero_shot import zero_shot_scores
 from ssl_scale.recipe.evaluation_plan import EvaluationPlan
-from ssl_scale.report.features import look_at, pooled, projected, text_batch
+from ssl_scale.report.features import Aligning, look_at, pooled, projected, text_batch
 from ssl_scale.rng import hash_name
 from ssl_scale.system.system import System
 from ssl_scale.types import Batch, Ragged, Step
@@ -99,7 +98,7 @@ def measure_pixels(
 
 def measure_alignment(
     plan: EvaluationPlan,
-    objective: InfoNCE,
+    objective: Aligning,
     system: System,
     test: Batches,
     prompts: Batch | None,
@@ -140,7 +139,7 @@ def measure_alignment(
 
 def make_prompts(
     plan: EvaluationPlan,
-    objective: InfoNCE,
+    objective: Aligning,
     system: System,
     fields: Mapping[str, FieldDecoder],
 ) -> Batch | None:
@@ -188,11 +187,11 @@ def measure_unigram(
     return {"masked_tokens": Summary((unigram_cross_entropy(seen, held_out, size),))}
 
 
-def aligning_objective(plan: EvaluationPlan, system: System) -> InfoNCE | None:
+def aligning_objective(plan: EvaluationPlan, system: System) -> Aligning | None:
     """The contrastive objective between the plan's encoder and one of texts."""
     for name, objective in system.objectives.items():
         if (
-            isinstance(objective, InfoNCE)
+            isinstance(objective, Aligning)
             and plan.encoder in objective.between
             and plan.contrast in (None, name)
         ):
@@ -216,6 +215,18 @@ def masked_objective(plan: EvaluationPlan, system: System) -> MaskedTokens | Non
 def plain_pixels(view: str) -> Callable[[Step], Tensor]:
     """Looks at the view itself."""
     return lambda step: step.view(view).values[:, 0]
+
+
+def bag_of_words(view: str, vocab_size: int) -> Callable[[Step], Tensor]:
+    """Looks at how often each token stands in a text."""
+
+    def count(step: Step) -> Tensor:
+        shown = step.view(view)
+        tokens, valid = shown.values[:, 0], shown.valid[:, 0]
+        counts = torch.zeros(len(tokens), vocab_size, device=tokens.device)
+        return counts.scatter_add(1, tokens, valid.float())
+
+    return count
 
 
 def encoder_features(plan: EvaluationPlan) -> Callable[[Step], Tensor]:

@@ -11,10 +11,9 @@ from ssl_scale.data.image_field import ImageField
 from ssl_scale.data.source import Source
 from ssl_scale.data.text_field import TextField
 from ssl_scale.data.views.image import ImageView
-from ssl_scale.objectives.infonce import InfoNCE
 from ssl_scale.objectives.masked_pixels import MaskedPixels, cut_patches
 from ssl_scale.recipe.evaluation_plan import EvaluationPlan
-from ssl_scale.report.features import look_at, open_held_out, pooled, read_batches
+from ssl_scale.report.features import Aligning, look_at, open_held_out, pooled, read_batches
 from ssl_scale.report.gallery import (
     Gallery,
     nearest,
@@ -128,7 +127,7 @@ class _Shown:
 
     def _caption_field(self) -> str | None:
         for objective in self.system.objectives.values():
-            if isinstance(objective, InfoNCE):
+            if isinstance(objective, Aligning):
                 names = [self.system.views[view].field for view in objective.views]
                 return next((n for n in names if isinstance(self.fields[n], TextField)), None)
         return None

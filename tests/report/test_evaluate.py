@@ -14,6 +14,7 @@ from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.report.evaluate import evaluate
 from ssl_scale.report.features import look_at, open_held_out, pooled, read_batches
 from ssl_scale.report.gallery import Gallery
+from ssl_scale.report.measure import aligning_objective
 from ssl_scale.report.page import write_report
 from ssl_scale.report.pictures import update_gallery
 from ssl_scale.report.results import describe_differences
@@ -133,6 +134,26 @@ def test_the_teachers_copies_take_the_students_place(run_folder):
     copies = student.system.teachers["ema"].part("encoders.image").state_dict()
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
     assert all(torch.equal(copies[name], theirs[name]) for name in copies)
+
+
+def test_an_encoder_of_texts_is_compared_with_a_bag_of_words(run_folder, tmp_path):
+    """Captions name the digit, so the words that a caption holds tell it."""
+    settings = ["evaluation.encoder=text", "evaluation.view=caption", "evaluation.text=null"]
+    shown = ["evaluation.pool.split=test", "evaluation.labels_per_class=[5]"]
+    output = tmp_path / "table.json"
+    table = evaluate([run_folder], [*settings, *shown], seeds=2, output=output)
+    assert [row["label"] for row in table["rows"]] == ["bag of words", "untrained encoder", "first"]
+    assert _cells(table, "bag of words")["linear probe@5"]["mean"] > 0.9
+
+
+def test_sigmoid_contrast_aligns_two_encoders_too(run_folder):
+    other = "between: [image, text], views: [image, caption]"
+    projector = "projector: {type: LinearProjector, out: 8}"
+    recipe = read_recipe(
+        run_folder, [f"objectives.clip={{type: SigmoidContrast, {other}, {projector}}}"]
+    )
+    system = build_untrained(recipe)
+    assert aligning_objective(recipe.evaluation, system) is system.objectives["clip"]
 
 
 def test_features_do_not_depend_on_the_batch_size(run_folder):
