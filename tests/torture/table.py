@@ -22,11 +22,12 @@ def record(test: str, seed: int, **counts: int | float) -> None:
         rows = {line.split(" | ")[0]: line for line in lines if line.startswith("| `")}
     told = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in counts.items())
     key = f"| `{test}`"
-    rows[key] = f"{key} | {seed} | {told} | {_commit()} |"
+    rows[key] = f"{key} | {seed} | {told} | {commit()} |"
     PATH.write_text(_HEAD + "".join(f"{rows[name]}\n" for name in sorted(rows)))
 
 
-def _commit() -> str:
+def commit() -> str:
+    """What the figures were taken with."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=10"],
         cwd=PATH.parent,
