@@ -38,10 +38,10 @@ SEEDS = 3
 def record(name: str, result: Mapping[str, Any], path: Path = RESULTS) -> dict[str, Any]:
     """Write or replace a recipe's entry; returns all."""
     entries = yaml.safe_load(path.read_text()) if path.exists() else {}
-    entries[name] = dict(result)
+    entries = dict(sorted({**entries, name: dict(result)}.items()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(entries, sort_keys=True, width=100))
-    return dict(entries)
+    path.write_text(yaml.safe_dump(entries, sort_keys=False, width=100))
+    return entries
 
 
 def write_page(entries: Mapping[str, Any], path: Path = PAGE) -> None:
