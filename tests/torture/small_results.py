@@ -36,7 +36,7 @@ SEEDS = 3
 
 
 def record(name: str, result: Mapping[str, Any], path: Path = RESULTS) -> dict[str, Any]:
-    """Write or replace a recipe's entry; returns all."""
+    """Write or replace the entry of a system; returns all."""
     entries = yaml.safe_load(path.read_text()) if path.exists() else {}
     entries = dict(sorted({**entries, name: dict(result)}.items()))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,10 +68,10 @@ def _table(entries: Mapping[str, Any]) -> str:
     for name in names:
         entry = entries[name]
         about = [f"{entry['samples']:,}", f"{entry['seconds']:,}", entry["commit"]]
-        lines.append(_line([f"`{name}`", *_cells(entry["figures"], columns), *about]))
+        lines.append(_line([f"`{entry['recipe']}`", *_cells(entry["figures"], columns), *about]))
         if entry.get("teacher"):
             told = _cells(entry["teacher"], columns)
-            lines.append(_line([f"`{name}`, teacher", *told, "", "", ""]))
+            lines.append(_line([f"`{entry['recipe']}`, teacher", *told, "", "", ""]))
     return "\n".join(lines) + "\n"
 
 
