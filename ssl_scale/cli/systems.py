@@ -1,7 +1,7 @@
 """List the published systems that shipped recipes implement, with parts, proof and figures.
 
 Everything is read from the recipes and from the results kept beside them. Rows are numbers of the
-catalogue of systems; a figure stands only where this recipe itself was run.
+catalogue of systems. Figures are those of a recipe's form in small/, where it was run.
 """
 
 import argparse
