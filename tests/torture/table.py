@@ -3,7 +3,9 @@
 import subprocess
 from pathlib import Path
 
-PATH = Path(__file__).parents[2] / "docs" / "torture.md"
+_ROOT = Path(__file__).parents[2]
+PATH = _ROOT / "docs" / "torture.md"
+_WRITTEN = (":!docs", ":!recipes/results")
 _HEAD = """\
 # Torture
 
@@ -27,12 +29,12 @@ def record(test: str, seed: int, **counts: int | float) -> None:
 
 
 def commit() -> str:
-    """What the figures were taken with."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
-        cwd=PATH.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    """What the figures were taken with; the tables that tests write are no change."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN)
+    return _git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip()
