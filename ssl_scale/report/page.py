@@ -23,7 +23,7 @@ from ssl_scale.report.pictures import update_gallery
 from ssl_scale.report.tables import Table, read_evaluation, summarize
 from ssl_scale.train.environment import compare_environments, read_environments, write_atomically
 from ssl_scale.train.records import METRICS_NAME, read_metrics, read_resumes
-from ssl_scale.train.redact import redact, redact_text
+from ssl_scale.redact import redact, redact_text
 
 REPORT_NAME = "report.html"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ssl_scale.errors import SslScaleError
 from ssl_scale.train.environment import write_atomically
-from ssl_scale.train.redact import redact
+from ssl_scale.redact import redact
 
 ID_NAME = "wandb_id"
 

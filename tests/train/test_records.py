@@ -18,7 +18,7 @@ from ssl_scale.train.environment import (
     record_environment,
 )
 from ssl_scale.train.records import Records, read_metrics, read_resumes
-from ssl_scale.train.redact import redact
+from ssl_scale.redact import redact
 from ssl_scale.train.wandb_view import keep_id
 
 
