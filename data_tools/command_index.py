@@ -9,8 +9,7 @@ NAME = "index"
 SUMMARY = "index WebDataset shards that others made"
 EXAMPLES = """\
 examples:
-  ssl-data index laion/                     writes NAME.index.parquet beside each NAME.tar, then
-                                            manifest.parquet and dataset.json
+  ssl-data index laion/                     writes manifest.parquet, dataset.index, dataset.json
   ssl-data index laion/ --check header --on-bad skip --workers 8
 
 The archives are only read. A killed run goes on where it was.

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_scale.data.index import DATASET_FILE, Dataset, Shard, write_dataset
+from ssl_scale.data.index import DATASET_FILE, Dataset, write_dataset
+from ssl_scale.data.index_block import encode_block
+from ssl_scale.data.index_file import Shard
+from ssl_scale.data.samples import ShardIndex
 from ssl_scale.errors import DataError
 
 from .examine import COLUMNS
@@ -19,24 +22,28 @@ from .work import PRIVATE, Marker, Stage, written_atomically
 MANIFEST = "manifest.parquet"
 REJECTED = "rejected.jsonl"
 PRIVATE_MANIFEST = "{}.manifest.parquet"
+PRIVATE_INDEX = "{}.index"
 
 
-def describe_rows(
-    path: Path, rows: Sequence[ManifestRow], fields: Mapping[str, int]
+def describe_samples(
+    folder: Path, task: str, index: ShardIndex, rows: Sequence[ManifestRow]
 ) -> dict[str, int]:
-    """Write a shard's part of the manifest, and count what the whole will need.
+    """Write a shard's parts of index and manifest, and count what the whole will need.
 
     Args:
-        path: where the part goes.
+        folder: where the task writes.
+        task: its name.
+        index: where the shard's samples are.
         rows: one a sample.
-        fields: extension -> samples that have it.
     """
-    path.parent.mkdir(exist_ok=True)
-    write_part(path, rows)
+    private = folder / PRIVATE
+    private.mkdir(exist_ok=True)
+    write_part(private / PRIVATE_MANIFEST.format(task), rows)
+    (private / PRIVATE_INDEX.format(task)).write_bytes(encode_block(index))
     has = Counter(f"fact.{name}" for row in rows for name in row.facts)
     return {
         "samples": len(rows),
-        **{f"field.{name}": number for name, number in fields.items()},
+        **{f"field.{name}": number for name, number in index.counts().items()},
         **has,
     }
 
@@ -67,6 +74,7 @@ def finish_dataset(
             f"see {REJECTED}"
         )
     parts = [stage.place(f"{PRIVATE}/{PRIVATE_MANIFEST.format(marker.task)}") for marker in full]
+    indexes = [stage.place(f"{PRIVATE}/{PRIVATE_INDEX.format(marker.task)}") for marker in full]
     facts = [column for column in COLUMNS if counts[f"fact.{column}"]]
     join_parts(stage.folder / MANIFEST, parts, facts)
     fields = {
@@ -75,7 +83,8 @@ def finish_dataset(
         if key.startswith("field.")
     }
     shards = [Shard(**marker.details["shard"]) for marker in full]
-    return write_dataset(stage.folder, name, shards, fields)
+    blocks = (path.read_bytes() for path in indexes)
+    return write_dataset(stage.folder, name, shards, blocks, fields)
 
 
 def write_rejected(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -95,12 +104,11 @@ def is_finished(folder: Path) -> bool:
 
 def summarize(dataset: Dataset, num_rejected: int) -> str:
     """One line about a finished data set."""
-    size = sum(shard.bytes for shard in dataset.shards)
     fields = ", ".join(f"{name} {number:,}" for name, number in dataset.fields.items())
     aside = f"; {num_rejected:,} set aside, see {REJECTED}" if num_rejected else ""
     return (
         f"{dataset.folder}: {dataset.num_samples:,} samples in {len(dataset.shards):,} shards, "
-        f"{size / 1e6:,.1f} MB ({fields}){aside}"
+        f"{dataset.shards.total_bytes / 1e6:,.1f} MB ({fields}){aside}"
     )
 
 

@@ -7,23 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_scale.data.index import (
-    DATASET_FILE,
-    Dataset,
-    ShardIndex,
-    index_shard,
-    write_shard_index,
-)
+from ssl_scale.data.index import DATASET_FILE, Dataset, describe_shard
+from ssl_scale.data.samples import ShardIndex, index_shard
 from ssl_scale.errors import DataError
 
-from .dataset import PRIVATE_MANIFEST, describe_rows, finish_dataset
+from .dataset import describe_samples, finish_dataset
 from .examine import Check, examine
 from .manifest import ManifestRow
 from .raw import Unfit, require_name
-from .work import PRIVATE, Executor, Marker, Produced, Stage, Task, find_done, hash_of, run_stage
+from .work import Executor, Marker, Produced, Stage, Task, find_done, hash_of, run_stage
 from .work import work_folder as hold_folder
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -70,10 +65,9 @@ def index_one(indexing: Indexing, folder: Path) -> Produced:
         os.close(descriptor)
     if not rows:
         return Produced({"samples": 0, "rejected": len(errors)}, errors)
-    index = _select(index, kept)
-    shard = write_shard_index(path, index, folder)
-    part = folder / PRIVATE / PRIVATE_MANIFEST.format(path.name.removesuffix(".tar"))
-    counts = describe_rows(part, rows, index.counts())
+    index = index.select(kept)
+    shard = describe_shard(path, index)
+    counts = describe_samples(folder, path.name.removesuffix(".tar"), index, rows)
     return Produced({**counts, "rejected": len(errors)}, errors, {"shard": asdict(shard)})
 
 
@@ -83,16 +77,6 @@ def _read_members(descriptor: int, index: ShardIndex, row: int) -> dict[str, byt
         for extension, lengths in index.lengths.items()
         if lengths[row] >= 0
     }
-
-
-def _select(index: ShardIndex, kept: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> ShardIndex:
-    keys = [key for key, keep in zip(index.keys, kept, strict=True) if keep]
-    used = [name for name, lengths in index.lengths.items() if (lengths[kept] >= 0).any()]
-    return ShardIndex(
-        keys,
-        {name: index.offsets[name][kept] for name in used},
-        {name: index.lengths[name][kept] for name in used},
-    )
 
 
 def plan_index(folder: Path, check: Check, skip_bad: bool) -> list[Task]:

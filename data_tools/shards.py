@@ -13,18 +13,19 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from ssl_scale.data.index import collect_samples, write_shard_index
+from ssl_scale.data.index import describe_shard
+from ssl_scale.data.samples import collect_samples
 from ssl_scale.data.tar import Member
 from ssl_scale.errors import DataError
 
-from .dataset import PRIVATE_MANIFEST, describe_rows
+from .dataset import describe_samples
 from .examine import Check, examine
 from .manifest import ManifestRow
 from .raw import RawMember, RawSample, Unfit
-from .work import PRIVATE, Produced
+from .work import Produced
 
 # Packing's output for equal input; raised when shards come out otherwise.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,8 @@ def pack_shard(packing: Packing, folder: Path) -> Produced:
         path.unlink()
         return Produced({"samples": 0, "rejected": len(errors)}, errors)
     index = collect_samples(path, members)
-    shard = write_shard_index(path, index)
-    part = folder / PRIVATE / PRIVATE_MANIFEST.format(packing.shard)
-    counts = describe_rows(part, rows, index.counts())
+    shard = describe_shard(path, index)
+    counts = describe_samples(folder, packing.shard, index, rows)
     return Produced({**counts, "rejected": len(errors)}, errors, {"shard": asdict(shard)})
 
 

@@ -7,24 +7,25 @@ element ``p // C`` of stream ``p mod C``: neighbours in a batch come from differ
 data set, while each stream reads on in one shard. The longer streams are the first ones, so the
 last ``N mod C`` positions fall on them by the same formula. A run is its epochs end to end.
 
-The permutation of a block is a Feistel network on the next power of four, walked along its cycle
-until it lands inside the block (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA
-2002): no buffer, no table, O(1) for any element. So nothing has to be saved to resume, and the
-billionth position costs what the first one does.
+Both permutations are keyed bijections (`permutation`): no buffer, no table, O(1) for any element.
+So nothing has to be saved to resume, and the billionth position costs what the first one does.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ssl_scale.data.seeds import Bits, Whole, combine
+from ssl_scale.data.line import ShardLine
+from ssl_scale.data.permutation import permute
+from ssl_scale.data.seeds import Whole, combine
 
 # Words that keep the three uses of the seed apart.
 _SHARDS, _BOUNDARIES, _BLOCKS = 1, 2, 3
-# Three rounds would do for a cipher on large domains (Luby and Rackoff); on the small ones of
-# short blocks a few more are needed before every arrangement is about as likely.
-_ROUNDS = 6
+
+Sizes: TypeAlias = Sequence[int] | NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,13 @@ class Order:
         window: samples that are shuffled among themselves within a stream.
     """
 
-    def __init__(
-        self, sizes: Sequence[int], seed: int, streams: int = 64, window: int = 4096
-    ) -> None:
+    def __init__(self, sizes: Sizes, seed: int, streams: int = 64, window: int = 4096) -> None:
         for name, value in (("streams", streams), ("window", window)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}")
-        if not len(sizes) or min(sizes) < 1:
-            raise ValueError(f"sizes must all be at least 1, but are {list(sizes)}")
-        self.sizes = np.array(sizes, dtype=np.int64)
+        self.sizes, self._total = _require_sizes(sizes)
         self.seed, self.streams, self.window = seed, streams, window
-        self._total = int(self.sizes.sum())
-        self._lines: dict[int, tuple[Whole, Whole]] = {}
+        self._lines: dict[int, ShardLine] = {}
 
     def __len__(self) -> int:
         """Samples in an epoch."""
@@ -78,9 +74,7 @@ class Order:
         for each in np.unique(epoch):
             chosen = epoch == each
             line = self._stream_start(stream[chosen]) + shuffled[chosen]
-            shards, starts = self._line(int(each))
-            place = np.searchsorted(starts, line, side="right") - 1
-            shard[chosen], row[chosen] = shards[place], line - starts[place]
+            shard[chosen], row[chosen] = self._line(int(each)).locate(line)
         return Place(epoch, shard, row)
 
     def rest_of_block(self, position: int) -> Whole:
@@ -110,15 +104,11 @@ class Order:
         keys = combine(self.seed, _BLOCKS, epoch, stream, block)
         return start + permute(element - start, size, keys)
 
-    def _line(self, epoch: int) -> tuple[Whole, Whole]:
-        """An epoch's shards in their order, and where each of them starts."""
+    def _line(self, epoch: int) -> ShardLine:
         if epoch not in self._lines:
             while len(self._lines) > 1:  # a batch straddles two epochs at most, unless data is tiny
                 self._lines.pop(next(iter(self._lines)))
-            shards = np.argsort(
-                combine(self.seed, _SHARDS, epoch, np.arange(len(self.sizes))), kind="stable"
-            )
-            self._lines[epoch] = shards, np.cumsum(self.sizes[shards]) - self.sizes[shards]
+            self._lines[epoch] = ShardLine(self.sizes, combine(self.seed, _SHARDS, epoch))
         return self._lines[epoch]
 
 
@@ -129,48 +119,27 @@ class StoredOrder:
         sizes: samples in each shard.
     """
 
-    def __init__(self, sizes: Sequence[int]) -> None:
-        self._starts = np.concatenate(([0], np.cumsum(np.array(sizes, dtype=np.int64))))
+    def __init__(self, sizes: Sizes) -> None:
+        self.sizes, self._total = _require_sizes(sizes)
+        self._line = ShardLine(self.sizes, None)
 
     def __len__(self) -> int:
         """Samples in an epoch."""
-        return int(self._starts[-1])
+        return self._total
 
     def locate(self, positions: Whole) -> Place:
         """Where the samples at these positions are."""
         epoch, inside = np.divmod(positions, len(self))
-        shard = np.searchsorted(self._starts, inside, side="right") - 1
-        return Place(epoch, shard, inside - self._starts[shard])
+        return Place(epoch, *self._line.locate(inside))
 
     def rest_of_block(self, position: int) -> Whole:
         """None: nothing takes another sample's place."""
         return np.empty(0, dtype=np.int64)
 
 
-def permute(indices: Whole, sizes: Whole, keys: Bits) -> Whole:
-    """Send each index to another place of ``range(size)``, one-to-one for a given key and size.
-
-    Args:
-        indices: in ``[0, size)``.
-        sizes: length of the range that each index lives in.
-        keys: equal keys and sizes mean the same permutation.
-    """
-    values = indices.astype(np.uint64)
-    limits = sizes.astype(np.uint64)
-    bits = np.frexp((sizes - 1).astype(np.float64))[1]
-    halves = np.maximum((bits + 1) // 2, 1).astype(np.uint64)
-    walking = np.arange(len(values))
-    while len(walking):
-        values[walking] = _feistel(values[walking], halves[walking], keys[walking])
-        walking = walking[values[walking] >= limits[walking]]
-    return values.astype(np.int64)
-
-
-def _feistel(values: Bits, halves: Bits, keys: Bits) -> Bits:
-    """A permutation of ``range(4 ** half)`` for each value."""
-    low = (np.uint64(1) << halves) - np.uint64(1)
-    left, right = values >> halves, values & low
-    for turn in range(_ROUNDS):
-        # Keys are hashes, so neighbours of a key are as good as others.
-        left, right = right, left ^ (combine(keys + np.uint64(turn), right) & low)
-    return (left << halves) | right
+def _require_sizes(sizes: Sizes) -> tuple[NDArray[np.integer], int]:
+    """The sizes as an array, not copied if they are one, and their sum."""
+    array = np.asarray(sizes)
+    if not len(array) or array.min() < 1:
+        raise ValueError(f"sizes must all be at least 1, but are {array}")
+    return array, int(array.sum(dtype=np.int64))

@@ -82,9 +82,7 @@ class Source:
         self._extensions = tuple(
             dict.fromkeys(ext for decoder in self.fields.values() for ext in decoder.extensions)
         )
-        # Strings: a `Path` for each read costs as much as the read.
-        self._paths = [str(self.dataset.path(n)) for n in range(len(self.dataset.shards))]
-        sizes = [shard.samples for shard in self.dataset.shards]
+        sizes = self.dataset.sizes
         # Keyed by name: two sources over one data set do not run side by side.
         key = int(combine(seed, hash_name(name)).view(np.int64)[0])
         self.order = Order(sizes, key, streams, window) if shuffle else StoredOrder(sizes)
@@ -129,7 +127,7 @@ class Source:
     def fetch(self, ref: SampleRef) -> Members:
         """The bytes and extension of each field; None where the sample lacks it."""
         index = self._index(ref.shard)
-        path, shard = self._paths[ref.shard], self.dataset.shards[ref.shard]
+        path, shard = self.dataset.location(ref.shard), self.dataset.shards[ref.shard]
         members: Members = {}
         for field, decoder in self.fields.items():
             members[field] = None
@@ -149,7 +147,7 @@ class Source:
         Raises:
             UndecodableError: a member is not what its field must be; says which and where.
         """
-        sample: Sample = {"__key__": self.key(ref), "__url__": self._paths[ref.shard]}
+        sample: Sample = {"__key__": self.key(ref), "__url__": self.dataset.location(ref.shard)}
         for field, found in members.items():
             try:
                 sample[field] = None if found is None else self.fields[field].decode(*found)

@@ -21,11 +21,12 @@ _MEND = "copy or build the shard again"
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file in an archive: its name, and where its bytes are."""
+    """A file in an archive: its name, and where its bytes are; or what it only links to."""
 
     name: str
     offset: int
     length: int
+    link: str | None = None
 
 
 def read_members(path: Path) -> Iterator[Member]:

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from ssl_scale.cli.main import build_parser, main, subcommands
-from ssl_scale.data.index import index_path, index_shard, write_dataset, write_shard_index
+from ssl_scale.data.index import describe_shard, write_dataset
+from ssl_scale.data.index_block import encode_block
+from ssl_scale.data.samples import index_shard
 from tests.recipe.writing import SOUND, write
 
 COMMAND = [sys.executable, "-m", "ssl_scale.cli.main"]
@@ -37,8 +39,8 @@ def digits(tmp_path: Path) -> Path:
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
     index = index_shard(shard)
-    write_dataset(folder, "digits", [write_shard_index(shard, index)], index.counts())
-    assert index_path(shard).is_file()
+    shards, blocks = [describe_shard(shard, index)], [encode_block(index)]
+    write_dataset(folder, "digits", shards, blocks, index.counts())
     return folder
 
 

@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ssl_scale.data.index import Dataset, index_shard, write_dataset, write_shard_index
+from ssl_scale.data.index import Dataset, describe_shard, write_dataset
+from ssl_scale.data.index_block import encode_block
+from ssl_scale.data.samples import index_shard
 
 Sample = Mapping[str, bytes]
 
@@ -30,14 +32,15 @@ def write_tar(
 
 def write_folder(folder: Path, shards: Sequence[Sequence[tuple[str, Sample]]]) -> Dataset:
     """An indexed data set with these shards."""
-    entries, fields = [], {}
+    entries, blocks, fields = [], [], {}
     for number, samples in enumerate(shards):
         path = write_tar(folder / f"shard-{number:06d}.tar", samples)
         index = index_shard(path)
-        entries.append(write_shard_index(path, index))
+        entries.append(describe_shard(path, index))
+        blocks.append(encode_block(index))
         for name, count in index.counts().items():
             fields[name] = fields.get(name, 0) + count
-    return write_dataset(folder, folder.name, entries, fields)
+    return write_dataset(folder, folder.name, entries, blocks, fields)
 
 
 def write_numbers(folder: Path, sizes: Sequence[int], first: int = 0) -> Dataset:

@@ -2,17 +2,10 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from ssl_scale.data.index import (
-    collect_samples,
-    index_path,
-    index_shard,
-    read_dataset,
-    read_shard_index,
-)
+from ssl_scale.data.index import check_shards, read_dataset, read_shard_index
+from ssl_scale.data.samples import collect_samples, index_shard
 from ssl_scale.data.tar import Member
 from ssl_scale.errors import DataError
 from tests.data.shards import digit_samples, write_folder, write_tar
@@ -38,23 +31,19 @@ def test_an_index_finds_every_member_again(tmp_path: Path) -> None:
         assert found == {name.lower(): value for name, value in members.items()}
 
 
-def test_the_files_have_the_agreed_form(tmp_path: Path) -> None:
-    dataset = write_folder(tmp_path / "digits", [digit_samples(5), digit_samples(3)])
-    table = pq.read_table(index_path(dataset.path(1)))
-    kinds = {field.name: str(field.type) for field in table.schema}
-    assert kinds == {"key": "string"} | {
-        f"{name}.{part}": kind
-        for name in ("png", "cls", "txt")
-        for part, kind in (("offset", "int64"), ("length", "int32"))
-    }
-    assert set(table.schema.metadata) == {b"version", b"shard_bytes", b"shard_xxh3"}
+def test_the_folder_has_the_agreed_form(tmp_path: Path) -> None:
+    write_folder(tmp_path / "digits", [digit_samples(5), digit_samples(3)])
+    names = {path.name for path in (tmp_path / "digits").iterdir()}
+    assert names == {"shard-000000.tar", "shard-000001.tar", "dataset.index", "dataset.json"}
     about = json.loads((tmp_path / "digits" / "dataset.json").read_text())
-    assert about["version"] == 1
+    assert about["version"] == 2
     assert about["name"] == "digits"
-    assert about["num_samples"] == 8
+    assert (about["num_shards"], about["num_samples"]) == (2, 8)
     assert about["fields"] == {"png": 8, "cls": 8, "txt": 8}
-    assert [shard["samples"] for shard in about["shards"]] == [5, 3]
-    assert read_dataset(str(tmp_path / "digits")) == dataset
+    dataset = read_dataset(str(tmp_path / "digits"))
+    assert [shard.samples for shard in dataset.shards] == [5, 3]
+    assert dataset.sizes.tolist() == [5, 3]
+    assert dataset.shards.total_bytes == sum(dataset.path(n).stat().st_size for n in (0, 1))
 
 
 def test_meta_members_and_names_without_extension_are_left_out(tmp_path: Path) -> None:
@@ -83,11 +72,15 @@ def test_the_fingerprint_follows_contents_and_order(tmp_path: Path) -> None:
         ([Member("README", 0, 3)], "a shard must hold samples"),
         (
             [Member("a.txt", 0, 3), Member("b.txt", 0, 3), Member("a.png", 0, 3)],
-            "members of one sample must stand side by side, but 'a.png' comes after",
+            "whose members stand side by side, but 'a.png' comes after",
         ),
         (
             [Member("a.txt", 0, 3), Member("a.TXT", 0, 3)],
             "one member of an extension, but 'a' has two '.txt'",
+        ),
+        (
+            [Member("a.jpg", 0, 0, link="b.jpg")],
+            "must hold its own bytes, but 'a.jpg' is a link to 'b.jpg'",
         ),
         ([Member("a.txt", 0, 2**31)], "must be at most 2147483647 bytes, but 'a.txt' has 21474"),
     ],
@@ -97,13 +90,30 @@ def test_members_that_are_no_samples_are_named(members: list[Member], message: s
         collect_samples(Path("shard-7.tar"), members)
 
 
+def test_members_that_fit_nowhere_can_be_set_aside() -> None:
+    told: list[tuple[str, str]] = []
+    members = [
+        Member("a.txt", 512, 3),
+        Member("a.TXT", 1536, 3),
+        Member("b.txt", 2560, 3),
+        Member("a.png", 3584, 3),
+        Member("b.png", 4608, 0, link="a.png"),
+        Member("c.png", 5632, 0, link="a.png"),
+    ]
+    index = collect_samples(Path("s.tar"), members, lambda key, why: told.append((key, why)))
+    assert list(index.keys) == ["a", "b"] and set(index.offsets) == {"txt"}
+    assert index.offsets["txt"].tolist() == [512, 2560]
+    assert [key for key, _ in told] == ["a", "a", "b", "c"]
+    assert "two '.txt'" in told[0][1] and "link to 'a.png'" in told[2][1]
+
+
 def edit(folder: Path, **changes: object) -> None:
     path = folder / "dataset.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def shrink(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-512])
+    path.write_bytes(path.read_bytes()[:-128])
 
 
 FAULTS = {
@@ -125,22 +135,23 @@ FAULTS = {
     ),
     "json of another kind": (
         lambda d: (d / "dataset.json").write_text("[1]"),
-        "dataset.json: version must be 1, but is None",
+        "dataset.json: version must be 2, but is None",
     ),
-    "later version": (lambda d: edit(d, version=9), "version must be 1, but is 9"),
-    "half a json": (lambda d: edit(d, shards=[{"name": "x"}]), "must list name, shards, fields"),
-    "no shards": (lambda d: edit(d, shards=[]), "must have at least one shard, but has none"),
-    "name that leaves the folder": (
-        lambda d: edit(d, shards=[{"name": "../x.tar", "samples": 1, "bytes": 1, "xxh3": ""}]),
-        r"must be a plain file name, but is '\.\./x\.tar'",
+    "later version": (lambda d: edit(d, version=9), "version must be 2, but is 9"),
+    "half a json": (lambda d: edit(d, index={"bytes": 3}), "must say name, num_shards, num_s"),
+    "index of another kind": (lambda d: edit(d, index=[]), "must say name, num_shards, num_s"),
+    "other counts": (
+        lambda d: edit(d, num_samples=7),
+        r"must count the 2 shards and 5 samples of dataset\.index, but counts 2 and 7",
     ),
-    "empty shard": (
-        lambda d: edit(d, shards=[{"name": "s.tar", "samples": 0, "bytes": 1, "xxh3": ""}]),
-        r"s\.tar: a shard must hold samples, but is empty",
+    "no index": (
+        lambda d: (d / "dataset.index").unlink(),
+        r"dataset\.index: must be the index that .* cannot be opened",
     ),
+    "cut index": (lambda d: shrink(d / "dataset.index"), r"dataset\.index: .* but has \d+ bytes"),
     "missing shard": (
         lambda d: (d / "shard-000001.tar").unlink(),
-        r"shard-000001\.tar: dataset\.json lists this shard, but it is missing; put it back",
+        r"shard-000001\.tar: dataset\.index lists this shard, but it is missing; put it back",
     ),
     "changed shard": (
         lambda d: shrink(d / "shard-000001.tar"),
@@ -178,20 +189,13 @@ def test_what_is_no_local_folder_says_what_to_do(name: str, message: str) -> Non
         read_dataset(name)
 
 
-def test_an_index_of_other_contents_is_refused(tmp_path: Path) -> None:
-    dataset = write_folder(tmp_path / "data", [digit_samples(3), digit_samples(2)])
-    index_path(dataset.path(1)).write_bytes(index_path(dataset.path(0)).read_bytes())
-    with pytest.raises(DataError, match="must describe the 2 samples .* but describes 3"):
-        read_shard_index(dataset, 1, ["png"])
-    index_path(dataset.path(1)).write_bytes(b"PAR1 nonsense")
-    with pytest.raises(DataError, match=r"must be the readable index of shard-000001\.tar"):
-        read_shard_index(dataset, 1, ["png"])
-    index_path(dataset.path(1)).unlink()
-    with pytest.raises(DataError, match="run `ssl-data index"):
-        read_shard_index(dataset, 1, ["png"])
-
-
-def test_offsets_beyond_four_gigabytes_survive() -> None:
-    index = collect_samples(Path("a.tar"), [Member("a.txt", 5 << 30, 7)])
-    assert index.offsets["txt"].dtype == np.int64
-    assert index.offsets["txt"][0] == 5 << 30
+def test_shards_beyond_the_first_ones_are_looked_at_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_scale.data.index._LOOKED_AT", 2)
+    write_folder(tmp_path / "data", [digit_samples(1)] * 3)
+    (tmp_path / "data" / "shard-000002.tar").unlink()
+    dataset = read_dataset(tmp_path / "data")
+    check_shards(dataset, 2)
+    with pytest.raises(DataError, match=r"shard-000002\.tar: .* but it is missing"):
+        check_shards(dataset)

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_scale.data.order import Order, permute
+from ssl_scale.data.order import Order
+from ssl_scale.data.permutation import permute
 from ssl_scale.data.seeds import combine
 
 ORDERS = st.builds(
@@ -62,9 +63,9 @@ def test_streams_are_contiguous_and_their_lengths_differ_by_at_most_one(
 ) -> None:
     total = len(order)
     place = order.locate(np.arange(total) + epoch * total)
+    shards, rows = order._line(epoch).locate(np.arange(total))
     first_of_shard = np.zeros(len(order.sizes), dtype=int)
-    shards, starts = order._line(epoch)
-    first_of_shard[shards] = starts
+    first_of_shard[shards[rows == 0]] = np.flatnonzero(rows == 0)
     line = first_of_shard[place.shard] + place.row
     lengths, end = [], 0
     for stream in range(min(order.streams, total)):

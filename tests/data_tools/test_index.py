@@ -9,7 +9,8 @@ import pytest
 import webdataset as wds
 from ssl_scale_data_tools.cli import main
 
-from ssl_scale.data.index import index_shard, read_dataset, read_shard_index
+from ssl_scale.data.index import read_dataset, read_shard_index
+from ssl_scale.data.samples import index_shard
 
 
 def run(*arguments: object) -> int:
@@ -81,7 +82,7 @@ def test_all_damaged_shards_are_counted_and_the_first_named(
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: ") and "cut off" in line and "and 1 more like it" in line
     assert not (folder / "dataset.json").exists()
-    assert (folder / "part-3.index.parquet").exists()
+    assert (folder / ".work" / "index" / "part-3.index").exists()
 
 
 def test_a_bad_sample_is_left_out_of_the_index(
