@@ -1,9 +1,8 @@
 """The stream of training steps, and finite passes for validation.
 
 Step k is a pure function of the mixture and k: a worker makes every n-th step, rank r of W takes
-samples r, r + W, ... of each micro-batch, and resuming is starting at k. The global batches are
-the same for any number of ranks and workers. Strides rather than runs of samples, since then a rank
-stays within its own streams where W divides both their number and the batch (see `Order`).
+samples r, r + W, ... of each micro-batch (`split`), and resuming is starting at k. The global
+batches are the same for any number of ranks and workers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +16,8 @@ from ssl_scale.data.collate import collate
 from ssl_scale.data.decoding import UndecodableError
 from ssl_scale.data.mixture import Mixture
 from ssl_scale.data.quarantine import Quarantine
-from ssl_scale.data.seeds import Whole
 from ssl_scale.data.source import Sample, SampleRef, Source
+from ssl_scale.data.split import Part, split_step
 from ssl_scale.data.step_batches import Cost, StepBatches
 from ssl_scale.data.workers import StepStream
 from ssl_scale.data.workers import dataloader as dataloader
@@ -59,13 +58,13 @@ class TrainingStream(StepStream):
     ) -> None:
         _check_rank(rank, world_size)
         self.sources, self.mixture = dict(sources), mixture
-        for name in mixture.shares:
+        for name in mixture.names:
             if name not in self.sources:
                 raise RecipeError(
                     f"the mixture must name given sources, but {name!r} is none of "
                     f"{sorted(self.sources)}"
                 )
-        for share in mixture.draw(start_step):
+        for share in mixture.draw(start_step) if mixture.is_even else ():
             if share.count % (world_size * accumulate):
                 raise RecipeError(
                     f"what a step takes from source {share.source!r} must be divisible by the "
@@ -89,30 +88,28 @@ class TrainingStream(StepStream):
     def make(self, step: int) -> StepBatches:
         """The batches of any step."""
         cost = Cost()
-        shares = self.mixture.draw(step)
-        micros = []
-        for micro in range(self.accumulate):
-            batches = []
-            for share in shares:
-                size = share.count // self.accumulate
-                first = share.start + micro * size
-                own = np.arange(first + self.rank, first + size, self.world_size, dtype=np.int64)
-                batches.append(self._batch(self.sources[share.source], own, cost))
-            micros.append(tuple(batches))
-        return StepBatches(step, tuple(micros), cost)
+        micros = tuple(
+            tuple(self._batch(part, cost) for part in parts) for parts in self._parts(step)
+        )
+        return StepBatches(step, micros, cost)
 
     def padding(self, step: int, failure: SslScaleError) -> StepBatches:
         """The step's shape without its samples."""
-        ranks = self.accumulate * self.world_size
-        micro = tuple(
-            _collate(self.sources[share.source], [None] * (share.count // ranks), Cost())
-            for share in self.mixture.draw(step)
+        micros = tuple(
+            tuple(_collate(self.sources[p.source], [None] * p.rows, Cost()) for p in parts)
+            for parts in self._parts(step)
         )
-        return StepBatches(step, (micro,) * self.accumulate, failure=failure)
+        return StepBatches(step, micros, failure=failure)
 
-    def _batch(self, source: Source, positions: Whole, cost: Cost) -> Batch:
-        taken = [self._sample(source, ref, cost) for ref in source.locate_all(positions)]
-        return _collate(source, taken, cost)
+    def _parts(self, step: int) -> list[list[Part]]:
+        shares = self.mixture.draw(step)
+        return split_step(shares, self.accumulate, self.rank, self.world_size)
+
+    def _batch(self, part: Part, cost: Cost) -> Batch:
+        source = self.sources[part.source]
+        refs = source.locate_all(part.positions)
+        taken = [self._sample(source, ref, cost) for ref in refs]
+        return _collate(source, taken or [None], cost)
 
     def _sample(self, source: Source, ref: SampleRef, cost: Cost) -> tuple[SampleRef, Sample]:
         """The sample, or the one that takes its place."""
