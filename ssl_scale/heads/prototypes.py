@@ -65,7 +65,7 @@ class PrototypeHead(Head):
         width: Given[int],
     ) -> None:
         super().__init__()
-        self.out = prototypes
+        self.out, self.bottleneck = prototypes, bottleneck
         self.mlp = MLP([width, *[hidden] * (layers - 1), bottleneck], norm, activation=activation)
         self.prototypes = Prototypes(bottleneck, prototypes)
 
@@ -82,5 +82,11 @@ class PrototypeHead(Head):
             valid: which rows batch norms count; the others come out as anything finite.
             frozen: whether the prototypes get no gradient.
         """
-        out: Tensor = self.prototypes(F.normalize(self.mlp(x, valid), dim=-1), frozen)
+        out: Tensor = self.prototypes(self.embed(x, valid), frozen)
         return out
+
+    def embed(
+        self, x: Float[Tensor, "*rows width"], valid: Bool[Tensor, "*rows"] | None = None
+    ) -> Float[Tensor, "*rows bottleneck"]:
+        """What is compared with the prototypes: rows of unit length."""
+        return F.normalize(self.mlp(x, valid), dim=-1)

@@ -184,4 +184,5 @@ def test_losses_over_pairs_say_so():
         "koleo",
         "swav",
         "swav, two crops, batch norm",
+        "swav, queue",
     }

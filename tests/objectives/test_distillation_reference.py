@@ -8,9 +8,12 @@ from torch import Tensor
 
 from ssl_scale.objectives.koleo import koleo
 from ssl_scale.objectives.multi_crop import across_crops, entropy
+from ssl_scale.objectives.swav import SwAV
+from ssl_scale.verify.loading import make_world
 from tests.heads.test_assignment import naive_sinkhorn
 from tests.objectives.cases import build
-from tests.objectives.steps import PreparedStep, World, make_samples
+from tests.objectives.distillation_cases import prototypes
+from tests.objectives.steps import WIDTH, PreparedStep, World, make_samples
 from tests.objectives.test_reference import NUM, case, check, run, unit
 
 __all__ = ["run"]  # a fixture
@@ -94,6 +97,52 @@ def test_swav_is_equation_6_with_codes_of_each_global_crop(run):
         students = [softmax([v / 0.1 for v in crop]) for crop in each]
         losses.append(dino_loss([codes[0][number], codes[1][number]], students))
     check(world, step, losses)
+
+
+@case("swav, queue")
+@torch.no_grad()
+def test_swav_shares_the_prototypes_out_among_the_queue_too(run):
+    """Section 3.1, "Working with small batches": former rows count, but have no loss."""
+    world, step = run
+    old = world.objective.queue.rows.clone()
+    assert len(old) == 6
+    rows, scores = there(step, "crops"), []
+    for i in rows:
+        both = [step.student("image", view).pooled[i] for view in ("crops", "local")]
+        scores.append(student_scores(world, torch.cat(both)))
+    compare = world.objective.head.prototypes
+    codes = [
+        naive_sinkhorn([each[g] for each in scores] + compare(old[:, part]).tolist(), 0.05, 3)
+        for g, part in ((0, slice(0, 5)), (1, slice(5, 10)))
+    ]
+    losses = []
+    for number, each in enumerate(scores):
+        students = [softmax([v / 0.1 for v in crop]) for crop in each]
+        losses.append(dino_loss([codes[0][number], codes[1][number]], students))
+    check(world, step, losses)
+
+
+def test_swavs_queue_takes_both_crops_in_and_waits_for_its_time():
+    world = make_world(
+        lambda: SwAV("image", prototypes(), "crops", queue=3, queue_from=0.5, width=WIDTH)
+    )
+    objective, samples = world.objective, make_samples(NUM)
+    early = [objective(world.step(samples)).total for _ in range(2)]
+    assert early[0] == early[1], "a queue that waits changes nothing"
+    step = world.step(samples)
+    newest = torch.tensor(there(step, "crops"))
+    newest = newest[step.batch.seeds[newest].argsort()][-3:]
+    pooled = step.student("image", "crops").pooled[newest]
+    rows = objective.head.embed(pooled).flatten(1)
+    # Three at a time: the newest of a batch fill the queue, in some order.
+    assert (torch.cdist(objective.queue.rows, rows).amin(0) < 1e-6).all()
+    step.progress = 0.5
+    assert objective(step).total != early[0]
+
+
+def test_the_start_of_a_queue_needs_a_queue():
+    with pytest.raises(ValueError, match="queue must be positive with queue_from 0.5, but is 0"):
+        SwAV("image", prototypes(), "crops", queue_from=0.5, width=WIDTH)
 
 
 @torch.no_grad()
