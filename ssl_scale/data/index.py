@@ -8,9 +8,8 @@ the data set is complete.
 
 import json
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from numpy.typing import NDArray
 
 from ssl_scale.data.index_block import DamagedError, decode_block
 from ssl_scale.data.index_file import Seal, Shard, ShardTable, write_index
+from ssl_scale.data.node_cache import NodeCache
+from ssl_scale.data.remote import RemoteFile, folder_address, is_remote
 from ssl_scale.data.samples import ShardIndex as ShardIndex
 from ssl_scale.errors import DataError
 
@@ -34,14 +35,16 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Dataset:
-    """A complete data set on disk.
+    """A complete data set.
 
     Args:
-        folder: where it lies.
+        folder: where it lies; if it is remote, where its index was brought to.
         name: what its maker called it.
         shards: in their order; a table on disk, so looking at one of them is cheap, at all not.
         fields: extension -> samples that have it.
         generation: how often shards were appended.
+        address: where its shards are if that is not the folder.
+        cache: brings them here.
     """
 
     folder: Path
@@ -49,6 +52,8 @@ class Dataset:
     shards: ShardTable
     fields: Mapping[str, int]
     generation: int = 0
+    address: str | None = None
+    cache: NodeCache | None = None
 
     @property
     def num_samples(self) -> int:
@@ -66,12 +71,21 @@ class Dataset:
         return self.shards.fingerprint
 
     def path(self, shard: int) -> Path:
-        """Where a shard lies."""
+        """Where a shard lies on this machine.
+
+        Raises:
+            DataError: it lies elsewhere.
+        """
+        if self.address is not None:
+            raise DataError(
+                f"{self.address}: a data set must be a local folder for this, but is at an "
+                "address; copy it here"
+            )
         return self.folder / self.shards.name(shard)
 
     def location(self, shard: int) -> str:
-        """Where a shard lies, as a string: making a `Path` costs as much as reading a sample."""
-        return f"{self.folder}/{self.shards.name(shard)}"
+        """A shard's path or address, as a string: making a `Path` costs as much as a sample."""
+        return f"{self.address or self.folder}/{self.shards.name(shard)}"
 
 
 def hash_file(path: Path) -> str:
@@ -145,15 +159,44 @@ def write_dataset(
     return read_dataset(folder)
 
 
-def read_dataset(folder: str | Path) -> Dataset:
+def read_dataset(folder: str | Path, cache: NodeCache | None = None) -> Dataset:
     """Open a data set, in a time that does not depend on its size.
 
     Its index is checked, and the sizes of its first shards; `check_shards` checks all of them.
+    Shards at an address are checked as they are brought here.
+
+    Args:
+        folder: where it lies, or its address.
+        cache: what an address is read through; the one of this user if None.
 
     Raises:
         DataError: anything is missing, empty or changed; says what to do.
     """
-    folder = _local_folder(str(folder))
+    if is_remote(str(folder)):
+        return _read_remote(folder_address(str(folder)), cache or NodeCache())
+    dataset = _read_folder(_local_folder(str(folder)))
+    check_shards(dataset, _LOOKED_AT)
+    return dataset
+
+
+def _read_remote(address: str, cache: NodeCache) -> Dataset:
+    content = cache.read_small(address, DATASET_FILE)
+    # Of its own for each version: what a run has opened is never replaced.
+    folder = cache.keep(
+        xxhash.xxh3_128_hexdigest(address.encode() + content), DATASET_FILE, content
+    )
+
+    def bring_index(seal: Seal) -> None:
+        index = RemoteFile(address, INDEX_FILE, seal.bytes, seal.head_xxh3, seal.head_bytes)
+        cache.fetch_index(index, folder)
+
+    try:
+        return replace(_read_folder(folder, bring_index), address=address, cache=cache)
+    except DataError as error:
+        raise DataError(str(error).replace(str(folder), address)) from error
+
+
+def _read_folder(folder: Path, prepare: Callable[[Seal], None] | None = None) -> Dataset:
     about = _read_json(folder)
     try:
         seal = _read_seal(about["index"])
@@ -165,6 +208,8 @@ def read_dataset(folder: str | Path) -> Dataset:
             f"{folder / DATASET_FILE}: must say name, num_shards, num_samples, fields, generation "
             f"and index, but is damaged ({error!r}); run `ssl-data index {folder}`"
         ) from error
+    if prepare is not None:
+        prepare(seal)
     dataset = Dataset(folder, name, ShardTable(folder / INDEX_FILE, seal), fields, generation)
     if counted != (len(dataset.shards), dataset.num_samples):
         raise DataError(
@@ -172,7 +217,6 @@ def read_dataset(folder: str | Path) -> Dataset:
             f"{dataset.num_samples} samples of {INDEX_FILE}, but counts {counted[0]} and "
             f"{counted[1]}; run `ssl-data index {folder}`"
         )
-    check_shards(dataset, _LOOKED_AT)
     return dataset
 
 
@@ -181,7 +225,7 @@ def _read_seal(about: Mapping[str, Any]) -> Seal:
 
 
 def check_shards(dataset: Dataset, most: int | None = None) -> None:
-    """Check that shards are there and have their sizes.
+    """Check that shards of a local data set are there and have their sizes.
 
     Args:
         dataset: whose.
@@ -215,10 +259,6 @@ def _local_folder(name: str) -> Path:
         raise DataError(
             f"{name}: a data set must be a folder of indexed shards, but this names archives; put "
             "them in one folder, run `ssl-data index FOLDER` and give the folder"
-        )
-    if re.match(r"\w{2,}:/", name):  # one slash is what a `Path` leaves of the two
-        raise DataError(
-            f"{name}: a data set must be a local folder, but this is a remote address; copy it here"
         )
     folder = Path(name)
     if not folder.is_dir():

@@ -22,6 +22,7 @@ import xxhash
 
 from ssl_scale.data.decoding import FieldDecoder, UndecodableError
 from ssl_scale.data.index import Dataset, ShardIndex, read_dataset, read_shard_index
+from ssl_scale.data.node_cache import NodeCache
 from ssl_scale.data.order import Order, StoredOrder
 from ssl_scale.data.reader import SHARD_READER
 from ssl_scale.data.seeds import Whole, combine, sample_seeds
@@ -54,12 +55,13 @@ class Source:
 
     Args:
         name: what messages and batches call it.
-        data: the data set's folder.
+        data: the data set's folder or address.
         fields: field -> how it is decoded.
         seed: of the run.
         streams: see `Order`.
         window: see `Order`.
         shuffle: whether epochs are shuffled, rather than read as they are stored.
+        cache: what an address is read through; see `read_dataset`.
 
     Raises:
         DataError: the data set is missing or damaged, or has no sample with one of the fields.
@@ -74,9 +76,10 @@ class Source:
         streams: int = 64,
         window: int = 4096,
         shuffle: bool = True,
+        cache: NodeCache | None = None,
     ) -> None:
         self.name, self.fields, self.seed = name, dict(fields), seed
-        self.dataset: Dataset = read_dataset(data)
+        self.dataset: Dataset = read_dataset(data, cache)
         for field, decoder in self.fields.items():
             self._check_field(field, decoder)
         self._extensions = tuple(
@@ -136,7 +139,9 @@ class Source:
                 if lengths is None or lengths[ref.row] < 0:
                     continue
                 offset, length = int(index.offsets[extension][ref.row]), int(lengths[ref.row])
-                content = SHARD_READER.read(path, shard.bytes, shard.xxh3, offset, length)
+                content = SHARD_READER.read(
+                    path, shard.bytes, shard.xxh3, offset, length, self.dataset.cache
+                )
                 members[field] = content, extension
                 break
         return members

@@ -180,8 +180,7 @@ def test_a_faulty_folder_says_what_and_where(tmp_path: Path, fault: str) -> None
             "put them in one folder, run `ssl-data index FOLDER`",
         ),
         ("x.tar", "put them in one folder"),
-        ("s3:/bucket/x", "must be a local folder, but this is a remote address"),
-        ("s3://bucket/x", "must be a local folder, but this is a remote address"),
+        ("s3:/bucket/x", "an address must be PROTOCOL://PLACE, but is not"),
     ],
 )
 def test_what_is_no_local_folder_says_what_to_do(name: str, message: str) -> None:
