@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ssl_scale.errors import RecipeError
 from ssl_scale.heads.classifier import Classifier
 from ssl_scale.objectives.labels import labels_of, mean_over_crops
 from ssl_scale.objectives.objective import Objective, blank, full_precision
-from ssl_scale.part import EncoderName, FieldName, Given, Probability, ViewName
+from ssl_scale.part import EncoderName, FieldName, Given, HeadName, Probability, ViewName
 from ssl_scale.types import Loss, Step
 
 
@@ -24,6 +25,7 @@ class CrossEntropy(Objective):
         label: field of class numbers; negative where a sample has none.
         view: named like the encoder unless told; may have several crops.
         smoothing: share of the target that is spread over all classes.
+        head: a shared classifier, for other objectives to use; one of its own unless told.
         width: feature width of the encoder.
         classes: number of classes of each label field.
     """
@@ -34,6 +36,7 @@ class CrossEntropy(Objective):
         label: FieldName,
         view: ViewName | None = None,
         smoothing: Probability = 0.0,
+        head: HeadName | None = None,
         *,
         width: Given[int],
         classes: Given[Mapping[str, int]],
@@ -41,7 +44,8 @@ class CrossEntropy(Objective):
         super().__init__()
         self.encoder, self.view, self.label = encoder, view or encoder, label
         self.smoothing = smoothing
-        self.head = Classifier(classes[label], width=width)
+        self.shared_head, self.num_classes = head, classes[label]
+        self.head = Classifier(self.num_classes, width=width) if head is None else None
 
     def count(self, step: Step) -> Tensor:
         """Samples that have a label and a crop."""
@@ -51,11 +55,24 @@ class CrossEntropy(Objective):
         """The loss summed over this rank's samples."""
         present, labels = self._present(step), labels_of(step, self.label)
         pooled = blank(step.student(self.encoder, self.view).pooled, present)
-        logits = full_precision(self.head(pooled))
+        logits = full_precision(self._classify(step, pooled))
         hits = (logits.argmax(-1) == labels[:, None]).to(logits.dtype)
         total = mean_over_crops(cross_entropy(logits, labels, self.smoothing), present).sum()
         accuracy = mean_over_crops(hits, present).sum(), present.any(1).sum()
         return Loss(total, {"accuracy": accuracy})
+
+    def _classify(self, step: Step, pooled: Tensor) -> Tensor:
+        if self.head is not None:
+            own: Tensor = self.head(pooled)
+            return own
+        assert self.shared_head is not None
+        logits: Tensor = step.apply(self.shared_head, pooled)
+        if logits.shape[-1] != self.num_classes:
+            raise RecipeError(
+                f"heads.{self.shared_head}: must have the {self.num_classes} classes of field "
+                f"{self.label!r}, but has {logits.shape[-1]}; set num_classes"
+            )
+        return logits
 
     def _present(self, step: Step) -> Bool[Tensor, "batch crops"]:
         return step.view(self.view).present & (labels_of(step, self.label) >= 0)[:, None]

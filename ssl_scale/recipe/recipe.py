@@ -78,6 +78,19 @@ class EncoderSpec:
 
 
 @dataclass(frozen=True)
+class HeadSpec:
+    """A head that several objectives share.
+
+    Args:
+        spec: the head.
+        encoder: whose features it is given; their width is its own.
+    """
+
+    spec: Spec[Head]
+    encoder: EncoderName
+
+
+@dataclass(frozen=True)
 class ObjectiveSpec:
     """A loss and its place in the sum.
 
@@ -134,7 +147,7 @@ class Recipe:
     data: DataPlan
     views: Mapping[str, Spec[ViewMaker]] = field(default_factory=dict)
     encoders: Annotated[Mapping[str, EncoderSpec], MinLen(1)]
-    heads: Mapping[str, Spec[Head]] = field(default_factory=dict)
+    heads: Mapping[str, HeadSpec] = field(default_factory=dict)
     masks: Mapping[str, MaskSpec] = field(default_factory=dict)
     teachers: Mapping[str, Spec[Teacher]] = field(default_factory=dict)
     objectives: Annotated[Mapping[str, ObjectiveSpec], MinLen(1)]

@@ -48,7 +48,11 @@ def build_system(
     if initial:
         _start_encoders(recipe, encoders)
     given["widths"] = {name: encoder.width for name, encoder in encoders.items()}
-    heads = {name: _build(spec, **given) for name, spec in recipe.heads.items()}
+    build_head = {
+        name: partial(_build, entry.spec, **given, width=given["widths"][entry.encoder])
+        for name, entry in recipe.heads.items()
+    }
+    heads = {name: build() for name, build in build_head.items()}
     build_objective = partial(_build_objective, given=given, encoders=encoders)
     objectives = {name: build_objective(entry.spec) for name, entry in recipe.objectives.items()}
     teachers: dict[str, Teacher] = {}
@@ -65,7 +69,7 @@ def build_system(
                 for key, part in recipe.encoders.items()
                 if _is_asked_of_teachers(recipe, key)
             }
-            | {f"heads.{key}": partial(_build, part, **given) for key, part in recipe.heads.items()}
+            | {f"heads.{key}": build for key, build in build_head.items()}
             | {
                 f"objectives.{key}.{head}": partial(_one_head, build_objective, entry.spec, head)
                 for key, entry in recipe.objectives.items()

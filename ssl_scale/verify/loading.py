@@ -37,6 +37,7 @@ NAMES = {
     "masks": ("patches", "words", "blocks", "targets"),
     "data.fields": ("label", "tags"),
     "teachers": ("ema",),
+    "heads": ("classifier",),
 }
 _HEADS = {
     Projector: "{type: MLPProjector, hidden: 7, out: 6, norm: layer}",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssl_scale import dist
 from ssl_scale.encoders.encoder import Encoder
+from ssl_scale.heads.classifier import Classifier
 from ssl_scale.masking.block_mask import BlockMask
 from ssl_scale.masking.multi_block_mask import MultiBlockMask
 from ssl_scale.masking.random_mask import RandomMask
@@ -189,12 +190,13 @@ class WordEncoder(SmallEncoder):
 
 
 class World(nn.Module):
-    """One objective with the encoders it reads and a teacher of both."""
+    """One objective with the encoders it reads, a head that it may share, and a teacher of all."""
 
     def __init__(self, objective: Objective) -> None:
         super().__init__()
         self.objective = objective
         self.encoders = nn.ModuleDict({"image": PatchEncoder(), "text": WordEncoder()})
+        self.heads = nn.ModuleDict({"classifier": Classifier(CLASSES, width=WIDTH)})
         self.taught = nn.ModuleDict({"encoder": PatchEncoder()})
         self.masks: dict[str, tuple[MaskSampler, str, str]] = {
             "patches": (RandomMask(0.5), "image", "image"),
@@ -206,6 +208,7 @@ class World(nn.Module):
     def teach(self, other: "World") -> "World":
         """Let another world's encoder and heads be the teacher."""
         self.taught["encoder"] = other.encoders["image"]
+        self.taught.update(dict(other.heads.items()))
         for name in self.objective.taught:
             self.taught[name] = other.objective.get_submodule(name)
         self.taught.requires_grad_(False).eval()
@@ -293,7 +296,9 @@ class PreparedStep:
         return features
 
     def apply(self, head: str, *tensors: Tensor, by: str | None = None) -> Any:
-        """A taught head, without gradient."""
+        """A shared head, or a taught one, without gradient."""
+        if by is None and head in self.world.heads:
+            return self.world.heads[head](*tensors)
         with torch.no_grad():
             return self.world.taught[head](*tensors)
 

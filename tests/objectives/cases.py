@@ -16,6 +16,7 @@ from ssl_scale.objectives.masked_pixels import MaskedPixels
 from ssl_scale.objectives.masked_tokens import MaskedTokens
 from ssl_scale.objectives.ntxent import NTXent
 from ssl_scale.objectives.objective import Objective
+from ssl_scale.objectives.pseudo_label import PseudoLabel
 from ssl_scale.part import Spec
 from ssl_scale.verify import training
 from ssl_scale.verify.loading import make_world
@@ -60,6 +61,13 @@ CASES: dict[str, Callable[[], Objective]] = {
     ),
     "binary cross entropy": lambda: BinaryCrossEntropy(
         "image", "tags", "crops", width=WIDTH, classes=CLASSES_OF
+    ),
+    "cross entropy, shared head": lambda: CrossEntropy(
+        "image", "label", "crops", head="classifier", width=WIDTH, classes=CLASSES_OF
+    ),
+    "pseudo-label": lambda: PseudoLabel("image", "classifier", "crops", threshold=0.23),
+    "pseudo-label, teacher": lambda: PseudoLabel(
+        "image", "classifier", "crops", "image", teacher="ema", threshold=0.28
     ),
     **DISTILLATION,
     **JOINT,

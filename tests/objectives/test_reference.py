@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssl_scale.errors import RecipeError
 from ssl_scale.objectives.byol import byol
+from ssl_scale.objectives.cross_entropy import CrossEntropy
 from ssl_scale.objectives.infonce import info_nce
 from ssl_scale.objectives.masked_pixels import cut_patches, normalize_patches
 from ssl_scale.objectives.masked_tokens import masked_tokens
 from ssl_scale.objectives.ntxent import nt_xent
+from ssl_scale.objectives.pseudo_label import pseudo_label
 from tests.objectives.cases import build
 from tests.objectives.steps import GRID, PreparedStep, World, make_samples
 
@@ -32,6 +35,11 @@ def check(world: World, step: PreparedStep, losses: list[float]) -> None:
     assert world.objective.count(step) == len(losses)
     total = float(world.objective(step).total.detach())
     assert abs(total - sum(losses)) < 1e-9 * abs(sum(losses))
+
+
+def softmax(logits: list[float]) -> list[float]:
+    whole = sum(math.exp(logit) for logit in logits)
+    return [math.exp(logit) / whole for logit in logits]
 
 
 def unit(x: Tensor) -> Tensor:
@@ -92,6 +100,27 @@ def test_byol_is_equation_2_made_symmetric(run):
         q = [unit(world.objective.predictor(world.objective.projector(crop))) for crop in online]
         z = [unit(world.taught["projector"](crop)) for crop in target]
         losses.append(sum(float((q[a] - z[b]).square().sum()) for a, b in ((0, 1), (1, 0))))
+    check(world, step, losses)
+
+
+@pytest.mark.parametrize("run", ["pseudo-label", "pseudo-label, teacher"], indirect=True)
+@torch.no_grad()
+def test_pseudo_label_is_equation_4_of_fixmatch(run):
+    """1(max q >= tau) H(argmax q, p) of each crop; q is the mean of those guessed from."""
+    world, step = run
+    objective, view = world.objective, world.objective.guess_view
+    ask, heads = (step.teacher, world.taught) if objective.teacher else (step.student, world.heads)
+    losses, sure = [], 0
+    for i in step.view("crops").present.all(1).nonzero().flatten().tolist():
+        guesses = ask("image", view).pooled[i]
+        each = [softmax(heads["classifier"](crop).tolist()) for crop in guesses]
+        q = [sum(p) / len(each) for p in zip(*each, strict=True)]
+        crops = step.student("image", "crops").pooled[i]
+        said = [softmax(world.heads["classifier"](crop).tolist()) for crop in crops]
+        loss = sum(-math.log(p[q.index(max(q))]) for p in said) / len(said)
+        losses.append(loss if max(q) >= objective.threshold else 0.0)
+        sure += max(q) >= objective.threshold
+    assert 0 < sure < len(losses)
     check(world, step, losses)
 
 
@@ -223,3 +252,23 @@ def test_a_view_without_two_crops_is_refused(name):
     world.objective.view = "image"
     with pytest.raises(ValueError, match="view 'image' must have 2 crops, but has 1"):
         world.objective.count(world.step(make_samples(4)))
+
+
+def test_an_unsure_guess_teaches_nothing():
+    logits = torch.randn(2, 1, 3, requires_grad=True)
+    there = torch.ones(2, 1, dtype=torch.bool)
+    guesses = torch.tensor([[[0.0, 9, 0]], [[0, 0.1, 0]]])
+    losses, sure = pseudo_label(logits, guesses, there, there, threshold=0.9)
+    losses.sum().backward()
+    assert sure.tolist() == [True, False]
+    assert logits.grad is not None
+    assert logits.grad[0].any()
+    assert not logits.grad[1].any()
+
+
+def test_a_shared_head_must_have_the_fields_classes():
+    head = CrossEntropy("image", "label", "crops", head="classifier", width=8, classes={"label": 4})
+    world = build("cross entropy, shared head")
+    world.objective = head
+    with pytest.raises(RecipeError, match="must have the 4 classes of field 'label', but has 5"):
+        head(world.step(make_samples(NUM)))

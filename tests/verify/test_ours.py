@@ -23,6 +23,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "MoCoV3": CROPS,
     "NNCLR": (*CROPS, "support=9"),
     "NTXent": CROPS,
+    "PseudoLabel": (*CROPS, "threshold=0.25"),
     "SigmoidContrast": ("bias=-2",),
     "SimSiam": CROPS,
     "SupCon": CROPS,
