@@ -95,8 +95,8 @@ class Demo:
         )
 
     def train_through_a_kill(self) -> None:
-        """Six objectives in one run; killed half way, it loses the steps since a checkpoint."""
-        self.chapter("One run, six objectives, two processes under ZeRO-2; killed in the middle")
+        """Seven objectives in one run; killed half way, it loses the steps since a checkpoint."""
+        self.chapter("One run, seven objectives, two processes under ZeRO-2; killed in the middle")
         run = self.folder / "runs/demo"
         if not (run / "COMPLETED").exists():
             self.kill_half_way(self.fit("demo"), run)
