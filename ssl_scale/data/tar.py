@@ -15,7 +15,11 @@ from ssl_scale.errors import DataError
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _REGULAR = b"0\x007"
+_LINKS = b"12"
 _WITHOUT_CONTENT = b"123456"
+_ABOUT_NEXT = b"xgLK"
+# Paths are at most 4 KiB on Linux; pax headers may hold attributes too.
+_LONGEST_HEADER = 1 << 20
 _MEND = "copy or build the shard again"
 
 
@@ -30,7 +34,7 @@ class Member:
 
 
 def read_members(path: Path) -> Iterator[Member]:
-    """The regular files of an archive, in their order.
+    """The regular files of an archive, and links among them, in their order.
 
     Raises:
         DataError: the file is not a tar archive, is damaged or was cut off.
@@ -56,8 +60,8 @@ def _walk(path: Path, descriptor: int) -> Iterator[Member]:
         kind, size = _kind_and_size(path, header, place)
         attributes = {**always, **once}
         offset = place + BLOCK
-        if kind not in b"xgLK":
-            size = int(attributes.get("size", size))
+        if kind not in _ABOUT_NEXT:
+            size = _size(path, attributes, size)
         length = 0 if kind in _WITHOUT_CONTENT else size
         place = offset + (length + BLOCK - 1) // BLOCK * BLOCK
         if offset + length > end:
@@ -65,18 +69,44 @@ def _walk(path: Path, descriptor: int) -> Iterator[Member]:
                 f"{path}: the member at byte {offset} must have {length} bytes, but the file ends "
                 f"at byte {end}: it was cut off; {_MEND}"
             )
-        if kind == b"x":
-            once.update(_pax(path, os.pread(descriptor, length, offset)))
-        elif kind == b"g":
-            always.update(_pax(path, os.pread(descriptor, length, offset)))
-        elif kind == b"L":
-            once["path"] = _text(path, os.pread(descriptor, length, offset))
-        elif kind != b"K":
-            name = attributes.get("path") or _name(path, header)
-            once = {}
-            _refuse_sparse(path, kind, attributes)
-            if kind in _REGULAR and not name.endswith("/"):
-                yield Member(name, offset, length)
+        if kind in _ABOUT_NEXT:
+            told = _about_next(path, kind, descriptor, offset, length)
+            (always if kind == b"g" else once).update(told)
+            continue
+        once = {}
+        _refuse_sparse(path, kind, attributes)
+        name = attributes.get("path") or _name(path, header)
+        if kind in _REGULAR and not name.endswith("/"):
+            yield Member(name, offset, length)
+        elif kind in _LINKS:
+            yield Member(
+                name, offset, 0, attributes.get("linkpath") or _text(path, header[157:257])
+            )
+
+
+def _about_next(
+    path: Path, kind: bytes, descriptor: int, offset: int, length: int
+) -> dict[str, str]:
+    """What a header of its own says about the member that follows it."""
+    if length > _LONGEST_HEADER:
+        raise DataError(
+            f"{path}: a header with a member's name must be at most {_LONGEST_HEADER} bytes, but "
+            f"the one at byte {offset} has {length}; {_MEND}"
+        )
+    content = os.pread(descriptor, length, offset)
+    if kind == b"L":
+        return {"path": _text(path, content)}
+    if kind == b"K":
+        return {"linkpath": _text(path, content)}
+    return _pax(path, content)
+
+
+def _size(path: Path, attributes: dict[str, str], size: int) -> int:
+    """The member's size; pax headers tell what is too large for the member's own."""
+    told = attributes.get("size", str(size))
+    if not (told.isascii() and told.isdigit() and len(told) < 20):
+        raise DataError(f"{path}: a member's size must be a number, but is {told!r}; {_MEND}")
+    return int(told)
 
 
 def _kind_and_size(path: Path, header: bytes, place: int) -> tuple[bytes, int]:
@@ -123,7 +153,7 @@ def _text(path: Path, field: bytes) -> str:
 
 
 def _pax(path: Path, block: bytes) -> dict[str, str]:
-    """Records ``LENGTH KEY=VALUE`` and a newline, of which only path, size and sparseness count."""
+    """Records ``LENGTH KEY=VALUE`` and a newline, of which names, size and sparseness count."""
     records = {}
     while block.strip(b"\0"):
         try:
@@ -133,7 +163,7 @@ def _pax(path: Path, block: bytes) -> dict[str, str]:
             raise DataError(
                 f"{path}: a pax header must hold records, but is damaged; {_MEND}"
             ) from None
-        if key in (b"path", b"size") or key.startswith(b"GNU.sparse"):
+        if key in (b"path", b"linkpath", b"size") or key.startswith(b"GNU.sparse"):
             records[key.decode()] = _text(path, value)
         block = block[length:] if length > 0 else b""
     return records

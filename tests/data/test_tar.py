@@ -1,4 +1,6 @@
 import io
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -14,7 +16,11 @@ FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarf
 
 def by_tarfile(path: Path) -> list[Member]:
     with tarfile.open(path) as archive:
-        return [Member(m.name, m.offset_data, m.size) for m in archive if m.isreg()]
+        return [
+            Member(m.name, m.offset_data, m.size, m.linkname if m.islnk() or m.issym() else None)
+            for m in archive
+            if m.isreg() or m.islnk() or m.issym()
+        ]
 
 
 def write(path: Path, names: list[str], kind: str, sizes: list[int]) -> Path:
@@ -66,9 +72,12 @@ def test_long_names_are_whole(tmp_path: Path, kind: str) -> None:
     assert list(read_members(path)) == by_tarfile(path)
 
 
-def test_what_is_no_regular_file_is_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind_of_tar", ["gnu", "pax"])
+def test_links_are_told_and_what_is_no_file_is_passed_over(
+    tmp_path: Path, kind_of_tar: str
+) -> None:
     path = tmp_path / "a.tar"
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
+    with tarfile.open(path, "w", format=FORMATS[kind_of_tar]) as archive:
         for name, kind, target in [
             ("folder", tarfile.DIRTYPE, ""),
             ("soft", tarfile.SYMTYPE, "t" * 200),
@@ -82,7 +91,82 @@ def test_what_is_no_regular_file_is_passed_over(tmp_path: Path) -> None:
         about.size = 3
         archive.addfile(about, io.BytesIO(b"abc"))
     assert list(read_members(path)) == by_tarfile(path)
-    assert [member.name for member in read_members(path)] == ["real.txt"]
+    assert [(member.name, member.link) for member in read_members(path)] == [
+        ("soft", "t" * 200),
+        ("hard", "real.txt"),
+        ("real.txt", None),
+    ]
+
+
+def with_pax(path: Path, record: bytes) -> Path:
+    """An archive whose pax header holds a record."""
+    about = tarfile.TarInfo("././@PaxHeader")
+    about.type, about.size = tarfile.XHDTYPE, len(record)
+    member = tarfile.TarInfo("a.txt")
+    header = about.tobuf(tarfile.USTAR_FORMAT) + record.ljust(-(-len(record) // 512) * 512, b"\0")
+    path.write_bytes(header + member.tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
+    return path
+
+
+@pytest.mark.parametrize("told", ["-5", "1e3", "٣", "9" * 30, "0x10"])
+def test_a_size_that_is_no_number_is_refused(tmp_path: Path, told: str) -> None:
+    text = f" size={told}\n".encode()
+    record = str(len(text) + len(str(len(text) + 2))).encode() + text
+    path = with_pax(tmp_path / "a.tar", record)
+    with pytest.raises(DataError, match=r"a\.tar: a member's size must be a number, but is '"):
+        list(read_members(path))
+
+
+def test_a_name_that_would_fill_memory_is_refused(tmp_path: Path) -> None:
+    path = with_pax(tmp_path / "a.tar", b"0 " + bytes(1 << 20))
+    with pytest.raises(DataError, match="at most 1048576 bytes, but the one at byte 512 has 10485"):
+        list(read_members(path))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 2**30), st.binary(min_size=1, max_size=12))
+def test_hostile_bytes_are_refused_or_give_members_within_the_file(
+    tmp_path_factory: pytest.TempPathFactory, place: int, what: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("tar") / "a.tar"
+    write(path, ["é" * 60 + ".txt", "b.txt"], "pax", [700, 10])
+    content = bytearray(path.read_bytes()[:5632])
+    place %= len(content)
+    content[place : place + len(what)] = what
+    for block in range(0, len(content) - 511, 512):  # so that not only checksums are tried
+        about = content[block : block + 512]
+        total = sum(about) - sum(about[148:156]) + 8 * 32
+        content[block + 148 : block + 156] = b"%06o\0 " % total
+    path.write_bytes(content)
+    try:
+        members = list(read_members(path))
+    except DataError:
+        return
+    assert all(0 <= m.offset <= m.offset + m.length <= len(content) for m in members)
+
+
+PROGRAM_FORMATS = ["v7", "oldgnu", "gnu", "ustar", "posix"]
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="needs the program tar")
+@pytest.mark.parametrize("kind", PROGRAM_FORMATS)
+def test_archives_of_the_program_tar_are_read(tmp_path: Path, kind: str) -> None:
+    long = "/".join(["folder" * 6] * 2) if kind in ("v7", "ustar") else "/".join(["folder" * 9] * 5)
+    contents = {f"n{n:02d}.{e}": e.encode() * n * 97 for n in range(5) for e in ("cls", "jpg")}
+    contents |= {f"{long}/deep.jpg": b"d" * 3000}
+    if kind != "v7":
+        contents |= {"größe.txt": b"g"}
+    raw = tmp_path / "raw"
+    for name, content in contents.items():
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (raw / name).write_bytes(content)
+    path = tmp_path / "a.tar"
+    command = ["tar", "--create", "--file", str(path), f"--format={kind}", "--sort=name", "./"]
+    subprocess.run(command, cwd=raw, check=True)
+    found = {m.name.removeprefix("./"): m for m in read_members(path)}
+    whole = path.read_bytes()
+    assert {n: whole[m.offset : m.offset + m.length] for n, m in found.items()} == contents
+    assert list(read_members(path)) == by_tarfile(path)
 
 
 @pytest.mark.parametrize("kind", ["gnu", "pax"])
