@@ -27,8 +27,8 @@ class TextTransformer(TransformerEncoder):
 
     Papers: BERT, arXiv 1810.04805 (``norm_first: false``, ``norm_eps: 1.0e-12``, ``init_std:
     0.02``, ``pool: first``, ``segments: 2``); CLIP's text encoder, arXiv 2103.00020, section 2.4
-    (``pool: last``, ``mlp: quick_gelu``, ``norm_eps: 1.0e-5``, ``max_tokens: 77``; asked with
-    causal attention, and its field's ``end`` is the end-of-text token).
+    (``causal: true``, ``pool: last``, ``mlp: quick_gelu``, ``norm_eps: 1.0e-5``, ``max_tokens: 77``;
+    its field's ``end`` is the end-of-text token).
 
     Differs: the [CLS] token of ``pool: cls`` is a prefix of the encoder's own, not a word of the
     tokenizer, and has no position; ``first`` takes the tokenizer's.
@@ -56,6 +56,8 @@ class TextTransformer(TransformerEncoder):
         init_std: of linear layers; None means Xavier.
         recompute: compute blocks again in the backward pass, to save memory.
         stem_norm: a norm before the first block of a pre-norm trunk too.
+        causal: whether a token sees only itself and what precedes it, also where full attention is
+            asked for.
         segments: number of segments with a learned vector for each, added to their words; which is
             whose the view says in ``side["segment"]`` ``[batch, crops, tokens]``, 0 unless told.
         vocab_size: number of token ids.
@@ -87,6 +89,7 @@ class TextTransformer(TransformerEncoder):
         init_std: Positive | None = None,
         recompute: bool = False,
         stem_norm: bool = False,
+        causal: bool = False,
         segments: Whole = 0,
         *,
         vocab_size: Given[int],
@@ -118,7 +121,7 @@ class TextTransformer(TransformerEncoder):
             pool=pool,
             registers=registers,
         )
-        self.vocab_size, self.mask_token = vocab_size, mask_token
+        self.vocab_size, self.mask_token, self.causal = vocab_size, mask_token, causal
         self.embedding = Embedding(vocab_size, size.width)
         self.segments = Embedding(segments, size.width) if segments else None
 
@@ -158,6 +161,8 @@ class TextTransformer(TransformerEncoder):
         if hidden is not None:
             tokens = tokens.masked_fill(hidden[..., None], 0)
         grid = (view.values.shape[-1],)
+        if self.causal and attend == "full":
+            attend = "causal"
         return self.encode(tokens, valid, view, grid, mask, attend, keep)
 
 

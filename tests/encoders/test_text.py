@@ -118,6 +118,17 @@ def test_causal_words_do_not_depend_on_later_ones() -> None:
     assert moved[8:].min() > 1e-6
 
 
+def test_a_causal_encoder_is_causal_unasked() -> None:
+    encoder, plain, view = text(pool="last", causal=True), text(pool="last"), texts()
+    plain.load_state_dict(encoder.state_dict())
+    asked = plain(view, None, "causal")
+    assert torch.equal(encoder(view).tokens, asked.tokens)
+    assert torch.equal(encoder(view).pooled, asked.pooled)
+    assert not torch.equal(encoder(view).tokens, plain(view).tokens)
+    diagonal = encoder(view, None, "diagonal").tokens
+    assert torch.equal(diagonal, plain(view, None, "diagonal").tokens)
+
+
 def test_the_embedding_can_be_the_output_layer_too() -> None:
     encoder, view = text(), texts()
     tied = Tied(encoder.embedding.weight).double()

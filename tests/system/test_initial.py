@@ -160,11 +160,11 @@ def test_clips_text_encoder(whole: bool, tmp_path: Path) -> None:
     if not whole:
         save(model, tmp_path)
     assert isinstance(model, CLIPTextModel)
-    encoder = TextTransformer(**CLIP, pool="last", max_tokens=12, vocab_size=VOCAB)
+    encoder = TextTransformer(**CLIP, causal=True, pool="last", max_tokens=12, vocab_size=VOCAB)
     report = started(encoder, tmp_path)
     assert any(name.startswith("vision_model.") for name in report.left) is whole
     view, ids, valid = texts()
-    features = encoder(view, None, "causal")
+    features = encoder(view)
     out = model(input_ids=ids, attention_mask=valid.long())
     near(features.pooled.flatten(0, 1), out.pooler_output)
     near(features.tokens.flatten(0, 1)[valid], out.last_hidden_state[valid])
