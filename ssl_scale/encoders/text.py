@@ -27,8 +27,8 @@ class TextTransformer(TransformerEncoder):
 
     Papers: BERT, arXiv 1810.04805 (``norm_first: false``, ``norm_eps: 1.0e-12``, ``init_std:
     0.02``, ``pool: first``, ``segments: 2``); CLIP's text encoder, arXiv 2103.00020, section 2.4
-    (``causal: true``, ``pool: last``, ``mlp: quick_gelu``, ``norm_eps: 1.0e-5``, ``max_tokens: 77``;
-    its field's ``end`` is the end-of-text token).
+    (``causal: true``, ``pool: last``, ``mlp: quick_gelu``, ``norm_eps: 1.0e-5``, ``max_tokens:
+    77``; its field's ``end`` is the end-of-text token).
 
     Differs: the [CLS] token of ``pool: cls`` is a prefix of the encoder's own, not a word of the
     tokenizer, and has no position; ``first`` takes the tokenizer's.

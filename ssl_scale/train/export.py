@@ -12,6 +12,7 @@ from ssl_scale.data.views.view import ViewMaker
 from ssl_scale.encoders.encoder import Encoder
 from ssl_scale.errors import RecipeError
 from ssl_scale.objectives.infonce import InfoNCE
+from ssl_scale.objectives.sigmoid_contrast import SigmoidContrast
 from ssl_scale.part import Spec, annotations_of, is_given
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.build import build_fields
@@ -53,7 +54,7 @@ def export_trained(trained: Trained, output: Path, force: bool = False) -> Path:
     weights = {encoder_file(name): module.state_dict() for name, module in system.encoders.items()}
     projectors: dict[str, Any] = {}
     for name, objective in system.objectives.items():
-        if isinstance(objective, InfoNCE):
+        if isinstance(objective, InfoNCE | SigmoidContrast):
             spec = recipe.objectives[name].spec.arguments["projector"]
             projectors[name] = {
                 encoder: {"head": describe(spec), "given": {"width": system.encoder(encoder).width}}

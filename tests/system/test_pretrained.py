@@ -13,11 +13,12 @@ from ssl_scale.cli.main import main
 from ssl_scale.data.views.image import AugmentedImage, ImageView
 from ssl_scale.errors import CheckpointError, SslScaleError
 from ssl_scale.part import Spec
+from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.report.features import look_at, open_held_out, pooled, projected, read_batches
-from ssl_scale.system.build import build_fields
+from ssl_scale.system.build import build_fields, build_system
 from ssl_scale.system.pretrained_folder import describe
-from ssl_scale.train.export import export, without_augmentation
-from ssl_scale.train.trained import read_trained
+from ssl_scale.train.export import export, export_trained, without_augmentation
+from ssl_scale.train.trained import Trained, read_trained
 from tests.plain_run import VOCAB_SIZE, plain_run
 
 
@@ -70,6 +71,22 @@ def test_projections_equal_the_systems(exported, seen):
         places = found[f"{name} place"]
         expected = places / np.linalg.norm(places, axis=1, keepdims=True)
         np.testing.assert_allclose(model.project(samples).numpy(), expected, atol=1e-6)
+
+
+def test_sigmoid_contrast_has_projections_too(run_folder, seen, tmp_path):
+    changed = (
+        "objectives.clip={type: SigmoidContrast, between: [image, text], views: [image, caption], "
+        "projector: {type: LinearProjector, out: 16}}"
+    )
+    recipe = read_recipe(run_folder, [changed])
+    torch.manual_seed(0)
+    system = build_system(recipe).eval()
+    export_trained(Trained(recipe, system, 0), tmp_path / "model")
+    _, pictures, _ = seen
+    model = ssl_scale.load(tmp_path / "model")
+    places = system.objectives["clip"].projectors["image"](model.encode(pictures))
+    expected = torch.nn.functional.normalize(places, dim=-1)
+    torch.testing.assert_close(model.project(pictures), expected)
 
 
 def test_pictures_may_be_files_bytes_images_or_arrays(exported, seen, tmp_path):
