@@ -87,6 +87,12 @@ class Dataset:
         """A shard's path or address, as a string: making a `Path` costs as much as a sample."""
         return f"{self.address or self.folder}/{self.shards.name(shard)}"
 
+    def remote_file(self, shard: int) -> RemoteFile:
+        """A shard of a data set at an address."""
+        assert self.address is not None, "a local shard is read where it lies"
+        listed = self.shards[shard]
+        return RemoteFile(self.address, listed.name, listed.bytes, listed.xxh3)
+
 
 def hash_file(path: Path) -> str:
     """The 128-bit XXH3 of a file, in hexadecimal."""
@@ -111,7 +117,7 @@ def read_shard_index(dataset: Dataset, shard: int, extensions: Iterable[str]) ->
     listed = dataset.shards[shard]
     block = dataset.shards.block(shard)
     try:
-        return decode_block(block, extensions, listed.samples, listed.tar_bytes)
+        return decode_block(block, extensions, listed.samples, listed.bytes)
     except DamagedError as error:
         raise DataError(
             f"{dataset.folder / INDEX_FILE}: must describe the {listed.samples} samples of "

@@ -8,7 +8,6 @@ Little-endian throughout; a head, then one block a shard (see `index_block`):
     u64      n, the number of shards
     u64      [n + 1] where each shard's block starts in this file; the last is where it ends
     u64      [n] bytes of the shard
-    u64      [n] bytes of the tar archive inside it if it is compressed, else 0
     16 bytes [n] the 128-bit XXH3 of its bytes
     u32      [n] samples
     stride   [n] name
@@ -53,19 +52,12 @@ class Shard:
         samples: how many it holds.
         bytes: its size.
         xxh3: the 128-bit XXH3 of its bytes, in hexadecimal.
-        unpacked: size of the tar archive in it where it is compressed; 0 where it is one.
     """
 
     name: str
     samples: int
     bytes: int
     xxh3: str
-    unpacked: int = 0
-
-    @property
-    def tar_bytes(self) -> int:
-        """Size of the tar archive, which no member crosses."""
-        return self.unpacked or self.bytes
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,7 @@ class ShardTable(Sequence[Shard]):
             _head_bytes(shards, stride) != seal.head_bytes
         ):
             raise self._damaged(f"has a head for {shards} shards with names of {stride} bytes")
-        self._starts, self._bytes, self._unpacked, self._hashes, self.sizes, self._names = (
+        self._starts, self._bytes, self._hashes, self.sizes, self._names = (
             np.frombuffer(head, kind, count, offset)
             for kind, count, offset in _columns(shards, stride)
         )
@@ -131,7 +123,6 @@ class ShardTable(Sequence[Shard]):
             int(self.sizes[number]),
             int(self._bytes[number]),
             self._hashes[number].tobytes().hex(),
-            int(self._unpacked[number]),
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -220,7 +211,6 @@ def write_index(path: Path, shards: Sequence[Shard], blocks: Iterable[bytes]) ->
         values: list[list[Any]] = [
             starts,
             [shard.bytes for shard in shards],
-            [shard.unpacked for shard in shards],
             [bytes.fromhex(shard.xxh3) for shard in shards],
             [shard.samples for shard in shards],
             names,
@@ -241,7 +231,6 @@ def _columns(shards: int, stride: int) -> list[tuple[Any, int, int]]:
     """Type, length and place of each column of the head."""
     kinds: list[tuple[Any, int]] = [
         ("<u8", shards + 1),
-        ("<u8", shards),
         ("<u8", shards),
         ("V16", shards),
         ("<u4", shards),

@@ -13,7 +13,7 @@ from tests.data.shards import digit_samples, write_folder
 
 SHARDS = [
     Shard("a.tar", 7, 1 << 40, "0" * 31 + "1"),
-    Shard("größer.tar.gz", 2**32 - 1, 3, "f" * 32, unpacked=9),
+    Shard("größer.tar", 2**32 - 1, 3, "f" * 32),
 ]
 
 
@@ -24,7 +24,6 @@ def test_a_table_gives_back_what_was_written(tmp_path: Path) -> None:
     assert list(table) == SHARDS and table[-1] == SHARDS[1] and table[:1] == (SHARDS[0],)
     assert [table.block(0), table.block(1)] == [b"first", b""]
     assert table.total_bytes == (1 << 40) + 3 and table.total_samples == 2**32 + 6
-    assert [shard.tar_bytes for shard in table] == [1 << 40, 9]
     copy = pickle.loads(pickle.dumps(table))  # noqa: S301 - our own bytes
     assert list(copy) == SHARDS and copy.fingerprint == table.fingerprint
     with pytest.raises(IndexError):

@@ -11,7 +11,9 @@ from ssl_scale_data_tools.cli import main, make_parser
 HEAVY = ("torch", "lightning", "pyarrow", "numpy", "sklearn", "PIL", "tokenizers", "tqdm", "xxhash")
 
 
-@pytest.mark.parametrize("command", [(), ("build",), ("index",), ("tokenize",), ("example",)])
+@pytest.mark.parametrize(
+    "command", [(), ("build",), ("index",), ("verify",), ("tokenize",), ("example",)]
+)
 def test_help_has_examples_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     script = (
         "import sys\n"

@@ -1,7 +1,13 @@
 """Shards that others made become data sets, and are only read."""
 
 import io
+import json
+import os
+import shutil
+import subprocess
 import tarfile
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -105,12 +111,182 @@ def test_a_bad_sample_is_left_out_of_the_index(
     assert len(index_shard(folder / "bad.tar")) == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"), [("x.tar.gz", "x.tar.gz, which must be unpacked first"), ("x", "none")]
-)
 def test_a_folder_without_shards_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, reason: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / name).touch()
+    (tmp_path / "x.zip").touch()
     assert run("index", tmp_path) == 2
-    assert reason in capsys.readouterr().err
+    assert (
+        "must hold shards (.tar or one of .tar.gz, .tgz, .tar.zst), but" in capsys.readouterr().err
+    )
+
+
+def test_blocks_of_unchanged_shards_are_kept_and_changed_ones_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_shards(tmp_path / "foreign")
+    assert run("index", folder) == 0
+    parts = {n: folder / ".work" / "index" / f"part-{n}.index" for n in range(3)}
+    before = {n: path.stat().st_mtime_ns for n, path in parts.items()}
+    write_shards(tmp_path / "other", 4)
+    (tmp_path / "other" / "part-3.tar").rename(folder / "part-1.tar")
+    capsys.readouterr()
+    assert run("index", folder) == 0
+    told = capsys.readouterr().err
+    assert "changed since they were indexed, and indexed again: part-1.tar\n" in told
+    assert [n for n, path in parts.items() if path.stat().st_mtime_ns != before[n]] == [1]
+    dataset = read_dataset(folder)
+    keys = [read_shard_index(dataset, n, []).keys[0] for n in range(3)]
+    assert keys == ["0/0", "3/0", "2/0"]
+
+
+def test_verify_names_the_shards_that_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_shards(tmp_path / "foreign", 4)
+    assert run("index", folder) == 0
+    assert main(["verify", str(folder)]) == 0
+    assert "4 shards" in (told := capsys.readouterr().out) and "all as indexed" in told
+    content = bytearray((folder / "part-2.tar").read_bytes())
+    content[512] ^= 1
+    (folder / "part-2.tar").write_bytes(content)
+    assert main(["verify", str(folder), "--threads", "2"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "1 of 4 shards must be as they were indexed" in line
+    assert "part-2.tar has other bytes of the same number; restore" in line
+
+
+PACKERS = {
+    ".tar.gz": ["gzip", "--stdout"],
+    ".tgz": ["gzip", "--stdout", "--fast"],
+    ".tar.zst": ["zstd", "--stdout", "--quiet"],
+}
+
+
+def pack(path: Path, suffix: str, parts: int = 1) -> Path:
+    """Compress an archive with the program that people use; in parts, as parallel ones do."""
+    program = shutil.which(PACKERS[suffix][0])
+    if program is None:
+        pytest.skip(f"needs the program {PACKERS[suffix][0]}")
+    whole = path.read_bytes()
+    cuts = [len(whole) * n // parts for n in range(parts + 1)]
+    packed = path.with_name(path.name.removesuffix(".tar") + suffix)
+    with packed.open("wb") as file:
+        for start, end in pairwise(cuts):
+            command = [program, *PACKERS[suffix][1:]]
+            done = subprocess.run(command, input=whole[start:end], stdout=file, check=True)
+            assert done.returncode == 0
+    path.unlink()
+    return packed
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_compressed_shards_are_unpacked_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, parts: int
+) -> None:
+    folder = write_shards(tmp_path / "foreign", 2)
+    plain = (folder / "part-1.tar").read_bytes()
+    packed = pack(folder / "part-1.tar", suffix, parts)
+    assert run("index", folder) == 0
+    assert (folder / "part-1.tar").read_bytes() == plain
+    dataset = read_dataset(folder)
+    assert [shard.name for shard in dataset.shards] == ["part-0.tar", "part-1.tar"]
+    assert list(read_shard_index(dataset, 1, []).keys) == [f"1/{row}" for row in range(5)]
+    before = files_of(folder)
+    capsys.readouterr()
+    assert run("index", folder) == 0
+    assert "2 of 2 tasks were done before" in capsys.readouterr().err
+    assert files_of(folder) == before
+    (folder / "part-1.tar").unlink()  # lost: made again from what it was packed into
+    assert run("index", folder) == 0
+    assert files_of(folder) == before
+    packed.unlink()  # no longer needed: what came out of it is a shard like any other
+    assert run("index", folder) == 0
+    assert read_dataset(folder).num_samples == 10
+
+
+def test_two_shards_of_one_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_shards(tmp_path / "foreign", 1)
+    plain = (folder / "part-0.tar").read_bytes()
+    pack(folder / "part-0.tar", ".tar.gz")
+    (folder / "part-0.tar").write_bytes(plain)
+    assert run("index", folder) == 2
+    assert "part-0.tar.gz and part-0.tar would both be part-0.tar" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.zst"])
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda content: content[: len(content) // 2], "does not unpack"),
+        (lambda content: b"no archive at all" + content, "does not unpack"),
+        (lambda content: content[:40] + bytes(20) + content[60:], "part-0"),
+    ],
+)
+def test_a_damaged_compressed_shard_names_itself(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    suffix: str,
+    spoil: Callable[[bytes], bytes],
+    reason: str,
+) -> None:
+    folder = write_shards(tmp_path / "foreign", 1)
+    packed = pack(folder / "part-0.tar", suffix)
+    packed.write_bytes(spoil(packed.read_bytes()))
+    assert run("index", folder) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: {packed}: " in line and reason in line
+    assert not (folder / "part-0.tar").exists() and not (folder / "dataset.json").exists()
+
+
+def test_an_archive_that_is_no_tar_inside_names_what_was_packed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.tar").write_bytes(b"text" * 1000)
+    packed = pack(tmp_path / "a.tar", ".tar.gz")
+    assert run("index", tmp_path) == 2
+    assert f"error: {packed}: byte 0 must start a tar header" in capsys.readouterr().err
+
+
+def test_what_unpacks_to_a_thousand_times_its_size_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.tar").write_bytes(bytes(1 << 24))
+    pack(tmp_path / "a.tar", ".tar.zst")
+    assert run("index", tmp_path) == 2
+    assert "must unpack to at most 1000 times its size" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="needs the program tar")
+def test_members_that_play_tricks_are_set_aside_with_their_reason(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    (raw / "in").mkdir(parents=True)
+    for name in ("in/a.txt", "in/b.txt", "c.txt", "d.txt", "f.txt"):
+        (raw / name).write_text(name)
+    (raw / "in" / "b.cls").symlink_to("/etc/passwd")
+    os.link(raw / "d.txt", raw / "e.txt")
+    names = ["in/a.txt", "in/b.cls", "in/b.txt", "../raw/c.txt", f"{raw}/f.txt", "d.txt", "e.txt"]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    command = ["tar", "--absolute-names", "--create", "--file", str(folder / "x.tar"), *names]
+    subprocess.run(command, cwd=raw, check=True)
+    with tarfile.open(folder / "x.tar", "a") as tar:
+        tar.addfile(tarfile.TarInfo("in/a.txt"))
+    assert run("index", folder) == 2
+    assert run("index", folder, "--on-bad", "skip") == 0
+    dataset = read_dataset(folder)
+    assert list(read_shard_index(dataset, 0, []).keys) == ["in/a", "in/b", "d"]
+    assert dataset.fields == {"txt": 3}
+    lines = map(json.loads, (folder / "rejected.jsonl").read_text().splitlines())
+    reasons = {line["key"]: line["reason"] for line in lines}
+    assert "'in/b.cls' is a link to '/etc/passwd'" in reasons["in/b"]
+    assert "'e.txt' is a link to 'd.txt'" in reasons["e"]
+    assert "comes after another sample began" in reasons["in/a"]
+    assert "has '..'" in reasons["../raw/c"]
+    assert "is absolute" in reasons[f"{raw}/f"]
+    assert {path.name for path in folder.iterdir()} == {
+        ".work", "x.tar", "manifest.parquet", "rejected.jsonl", "dataset.index", "dataset.json"
+    }  # fmt: skip
