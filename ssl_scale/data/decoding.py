@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
+from ssl_scale.data.seeds import Whole
 from ssl_scale.errors import DataError
 from ssl_scale.part import Count, Part
 from ssl_scale.types import Ragged
@@ -52,6 +54,53 @@ class FieldDecoder(Part, ABC):
     @abstractmethod
     def collate(self, values: Sequence[Any]) -> Tensor | Ragged:
         """The values of a batch as one tensor ``[batch, ...]``."""
+
+
+class FixedField(FieldDecoder):
+    """A field whose values have one shape: each is decoded where it stays, in its batch.
+
+    Args:
+        extension: of the members.
+        shape: of a value, as it is decoded.
+        dtype: of a value.
+        blank: what fills the place of a sample that lacks the field.
+    """
+
+    def __init__(
+        self,
+        extension: str | Sequence[str],
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        blank: float = 0,
+    ) -> None:
+        super().__init__(extension)
+        self.shape, self.dtype, self.blank = shape, np.dtype(dtype), blank
+
+    @abstractmethod
+    def decode_into(self, place: np.ndarray, member: bytes, extension: str) -> None:
+        """Decode a member into ``[*shape]``.
+
+        Raises:
+            UndecodableError: the bytes are not what the field must be.
+        """
+
+    def arrange(self, values: np.ndarray) -> np.ndarray:
+        """``[..., *shape]`` with its axes in the order that batches have; a view."""
+        return values
+
+    def decode(self, member: bytes, extension: str) -> np.ndarray:
+        """One value, its axes as in batches."""
+        place = np.empty(self.shape, self.dtype)
+        self.decode_into(place, member, extension)
+        return self.arrange(place)
+
+    def missing(self) -> np.ndarray:
+        """Blank."""
+        return self.arrange(np.full(self.shape, self.blank, self.dtype))
+
+    def collate(self, values: Sequence[np.ndarray]) -> Tensor:
+        """``[batch, ...]``."""
+        return torch.from_numpy(np.stack(values))
 
 
 class LabelField(FieldDecoder):
@@ -160,6 +209,27 @@ class ArrayField(FieldDecoder):
                 f"must have shape {list(self.shape)}, but has {list(array.shape)}"
             )
         return array.astype(self.dtype, copy=False)
+
+    @property
+    def length_name(self) -> str:
+        """Arrays are counted as they are stored."""
+        return f"{'+'.join(self.extensions)}-npy"
+
+    @property
+    def length_options(self) -> str:
+        """Nothing but the extension."""
+        return f"--extension {' '.join(self.extensions)}"
+
+    def count(self, member: bytes) -> int:
+        """The array's first length."""
+        array = _read_npy(member)
+        if not array.ndim:
+            raise UndecodableError("must have a length, but is a single number")
+        return len(array)
+
+    def lengths_of(self, counts: Whole) -> Whole:
+        """The same: arrays are not cut."""
+        return counts
 
     def missing(self) -> np.ndarray:
         """Zeros; none at all where the length differs."""

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
-from ssl_scale.data.decoding import FieldDecoder, UndecodableError
+from ssl_scale.data.decoding import FixedField, UndecodableError
+from ssl_scale.data.jpeg import decode_jpeg
 from ssl_scale.part import Count
 
 # Not every format that Pillow knows: its reader of PostScript starts another program.
@@ -27,7 +26,7 @@ _FILTERS = {
 }
 
 
-class ImageField(FieldDecoder):
+class ImageField(FixedField):
     """A picture, upright (EXIF orientation is applied), square, in bytes.
 
     Args:
@@ -48,12 +47,27 @@ class ImageField(FieldDecoder):
         fit: Literal["crop", "squash"] = "crop",
         max_pixels: Count = 64_000_000,
     ) -> None:
-        super().__init__(extension)
+        super().__init__(extension, (size_px, size_px, channels), np.uint8)
         self.size_px, self.channels, self.fit = size_px, channels, fit
         self.resize, self.max_pixels = resize, max_pixels
 
-    def decode(self, member: bytes, extension: str) -> np.ndarray:
-        """``[channels, size_px, size_px]`` uint8."""
+    def arrange(self, values: np.ndarray) -> np.ndarray:
+        """``[..., channels, size_px, size_px]``."""
+        return values.swapaxes(-1, -2).swapaxes(-2, -3)
+
+    def decode_into(self, place: np.ndarray, member: bytes, extension: str) -> None:
+        """Fill ``[size_px, size_px, channels]`` uint8."""
+        pixels = decode_jpeg(member, place, self.max_pixels)
+        if pixels is place:
+            return
+        if pixels is None:
+            pixels = self._decode(member)
+        else:
+            image = Image.fromarray(pixels[..., 0] if self.channels == 1 else pixels)
+            pixels = np.asarray(self._squared(image))
+        place[...] = pixels.reshape(self.shape)
+
+    def _decode(self, member: bytes) -> np.ndarray:
         try:
             with Image.open(io.BytesIO(member), formats=_FORMATS) as image:
                 if image.width * image.height > self.max_pixels:
@@ -64,7 +78,7 @@ class ImageField(FieldDecoder):
                 # JPEG can decode at 1/2, 1/4 or 1/8 for less; never below what is asked.
                 image.draft(None, (self.size_px, self.size_px))
                 ImageOps.exif_transpose(image, in_place=True)
-                pixels = np.asarray(self._squared(_eight_bits(image)))
+                return np.asarray(self._squared(_eight_bits(image)))
         except (UndecodableError, MemoryError):
             raise
         except UnidentifiedImageError:  # its own words are the address of our buffer
@@ -75,9 +89,6 @@ class ImageField(FieldDecoder):
         except Exception as error:  # noqa: BLE001 - the formats' parsers raise all sorts of things
             reason = str(error) or type(error).__name__
             raise UndecodableError(f"must be a picture, but does not decode ({reason})") from error
-        if pixels.ndim == 2:
-            return pixels[None]
-        return pixels.transpose(2, 0, 1)
 
     def _squared(self, image: Image.Image) -> Image.Image:
         if image.mode != _MODES[self.channels]:
@@ -90,14 +101,6 @@ class ImageField(FieldDecoder):
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side) if self.fit == "crop" else None
         return image.resize(target, _FILTERS[self.resize], box=box)
-
-    def missing(self) -> np.ndarray:
-        """Black."""
-        return np.zeros((self.channels, self.size_px, self.size_px), np.uint8)
-
-    def collate(self, values: Sequence[np.ndarray]) -> Tensor:
-        """``[batch, channels, size_px, size_px]`` uint8."""
-        return torch.from_numpy(np.stack(values))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -5,18 +5,17 @@ samples r, r + W, ... of each micro-batch (`split`), and resuming is starting at
 batches are the same for any number of ranks and workers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 
-from ssl_scale.data.collate import collate
+from ssl_scale.data.assembly import Assembly
 from ssl_scale.data.decoding import UndecodableError
 from ssl_scale.data.mixture import Mixture
 from ssl_scale.data.quarantine import Quarantine
-from ssl_scale.data.source import Sample, SampleRef, Source
+from ssl_scale.data.source import SampleRef, Source
 from ssl_scale.data.split import Part, split_step
 from ssl_scale.data.step_batches import Cost, StepBatches
 from ssl_scale.data.workers import StepStream
@@ -96,7 +95,7 @@ class TrainingStream(StepStream):
     def padding(self, step: int, failure: SslScaleError) -> StepBatches:
         """The step's shape without its samples."""
         micros = tuple(
-            tuple(_collate(self.sources[p.source], [None] * p.rows, Cost()) for p in parts)
+            tuple(Assembly(self.sources[part.source], part.rows).finish() for part in parts)
             for parts in self._parts(step)
         )
         return StepBatches(step, micros, failure=failure)
@@ -107,43 +106,46 @@ class TrainingStream(StepStream):
 
     def _batch(self, part: Part, cost: Cost) -> Batch:
         source = self.sources[part.source]
-        refs = source.locate_all(part.positions)
-        taken = [self._sample(source, ref, cost) for ref in refs]
-        return _collate(source, taken or [None], cost)
+        batch = Assembly(source, part.rows, self.buffers, cost)
+        for row, ref in enumerate(source.locate_all(part.positions)):
+            self._read(batch, row, ref)
+        return batch.finish()
 
-    def _sample(self, source: Source, ref: SampleRef, cost: Cost) -> tuple[SampleRef, Sample]:
-        """The sample, or the one that takes its place."""
+    def _read(self, batch: Assembly, row: int, ref: SampleRef) -> None:
+        """Put the sample into its row, or the one that takes its place."""
+        source = batch.source
         self.quarantine.count(source.name)
         known = self.quarantine.substitute(source.name, source.fingerprint, ref.position)
         if known is not None:
-            cost.substituted += 1
+            batch.cost.substituted += 1
             ref = source.locate(known)
         try:
-            return ref, _read(source, ref, cost)
+            batch.read(row, ref)
         except UndecodableError as error:
             self.quarantine.refuse(error, source.name)
-            substitute, sample = self._next_good(source, ref, cost, error)
-            cost.substituted += 1
+            substitute = self._next_good(batch, row, ref, error)
+            batch.cost.substituted += 1
             record = {
                 "substitute": substitute.position,
                 "epoch": ref.epoch,
                 "shard": source.dataset.shards[ref.shard].name,
                 "key": source.key(ref),
-                "substitute_key": sample["__key__"],
+                "substitute_key": source.key(substitute),
                 "reason": str(error),
             }
             self.quarantine.log(source.name, source.fingerprint, ref.position, record)
-            return substitute, sample
 
     def _next_good(
-        self, source: Source, ref: SampleRef, cost: Cost, error: UndecodableError
-    ) -> tuple[SampleRef, Sample]:
+        self, batch: Assembly, row: int, ref: SampleRef, error: UndecodableError
+    ) -> SampleRef:
+        source = batch.source
         rest = source.order.rest_of_block(ref.position)
         for candidate in source.locate_all(rest):
             try:
-                return candidate, _read(source, candidate, cost)
+                batch.read(row, candidate)
             except UndecodableError:
                 continue  # it is counted when its own turn comes
+            return candidate
         raise DataError(
             f"source {source.name!r}: some sample among {len(rest) + 1} neighbours must decode, "
             f"but none does; the first: {error}; mend the data, or make data.window larger"
@@ -204,58 +206,28 @@ class ValidationStream(StepStream):
         name, start = self._turns[step]
         source = self.sources[name]
         own = np.arange(start + self.rank, start + self.global_batch, self.world_size)
-        taken = [
-            (ref, self._sample(source, ref, cost))
-            for ref in source.locate_all(own[own < len(source)])
-        ]
-        padding = [None] * (len(own) - len(taken))
-        batch = _collate(source, [*taken, *padding], cost)
-        return StepBatches(step, ((batch,),), cost)
+        batch = Assembly(source, len(own), self.buffers, cost)
+        for row, ref in enumerate(source.locate_all(own[own < len(source)])):
+            self._read(batch, row, ref)
+        return StepBatches(step, ((batch.finish(),),), cost)
 
     def padding(self, step: int, failure: SslScaleError) -> StepBatches:
         """The step's shape without its samples."""
         source = self.sources[self._turns[step][0]]
-        rows = [None] * (self.global_batch // self.world_size)
-        return StepBatches(step, ((_collate(source, rows, Cost()),),), failure=failure)
+        batch = Assembly(source, self.global_batch // self.world_size).finish()
+        return StepBatches(step, ((batch,),), failure=failure)
 
-    def _sample(self, source: Source, ref: SampleRef, cost: Cost) -> Sample | None:
-        self.quarantine.count(source.name)
+    def _read(self, batch: Assembly, row: int, ref: SampleRef) -> None:
+        self.quarantine.count(batch.source.name)
         try:
-            return _read(source, ref, cost)
+            batch.read(row, ref)
         except UndecodableError as error:
+            source = batch.source
             self.quarantine.refuse(error, source.name)
             record = {"substitute": None, "key": source.key(ref), "reason": str(error)}
             self.quarantine.log(source.name, source.fingerprint, ref.position, record)
-            return None
 
 
 def _check_rank(rank: int, world_size: int) -> None:
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be in [0, {world_size}), but is {rank}")
-
-
-def _read(source: Source, ref: SampleRef, cost: Cost) -> Sample:
-    started = perf_counter()
-    members = source.fetch(ref)
-    fetched = perf_counter()
-    try:
-        return source.decode(ref, members)
-    finally:
-        cost.read_ms += (fetched - started) * 1e3
-        cost.decode_ms += (perf_counter() - fetched) * 1e3
-        cost.read_bytes += sum(len(found[0]) for found in members.values() if found)
-
-
-def _collate(
-    source: Source, taken: Sequence[tuple[SampleRef, Sample | None] | None], cost: Cost
-) -> Batch:
-    """A batch of the samples that are there; the others' rows are padding, with seed 0."""
-    started = perf_counter()
-    samples = [entry[1] if entry else None for entry in taken]
-    epochs = [entry[0].epoch for entry in taken if entry and entry[1]]
-    keys = [sample["__key__"] for sample in samples if sample]
-    seeds = np.zeros(len(taken), dtype=np.int64)
-    seeds[[sample is not None for sample in samples]] = source.seeds(epochs, keys)
-    batch = collate(source.name, source.fields, samples, seeds)
-    cost.decode_ms += (perf_counter() - started) * 1e3
-    return batch

@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import xxhash
 
 from ssl_scale.data.decoding import FieldDecoder, UndecodableError
-from ssl_scale.data.index import Dataset, ShardIndex, read_dataset, read_shard_index
+from ssl_scale.data.index import Dataset, read_dataset, read_shard_index
+from ssl_scale.data.lookahead import Lookahead
 from ssl_scale.data.node_cache import NodeCache
 from ssl_scale.data.order import Order, StoredOrder
 from ssl_scale.data.reader import SHARD_READER
@@ -31,13 +32,14 @@ from ssl_scale.rng import hash_name
 
 Sample: TypeAlias = dict[str, Any]
 Members: TypeAlias = dict[str, tuple[bytes, str] | None]
+# Reading so many bytes more takes less time than a second read.
+_LARGEST_GAP = 1 << 15
 
 
-@dataclass(frozen=True)
-class SampleRef:
+class SampleRef(NamedTuple):
     """One sample of a run.
 
-    Args:
+    Attributes:
         position: in the run's order of this source.
         epoch: which pass over the data set.
         shard: number of its shard.
@@ -48,6 +50,22 @@ class SampleRef:
     epoch: int
     shard: int
     row: int
+
+
+@dataclass(frozen=True, eq=False)
+class _OpenShard:
+    """What reading a shard's samples takes, laid out for speed.
+
+    Args:
+        shard: location, bytes and hash, as the reader wants them.
+        keys: of the samples.
+        fields: field -> its extensions in their order, each with offsets and lengths. Python reads
+            a `memoryview` several times as fast as an array.
+    """
+
+    shard: tuple[str, int, str]
+    keys: Sequence[str]
+    fields: Sequence[tuple[str, Sequence[tuple[str, memoryview, memoryview]]]]
 
 
 class Source:
@@ -89,16 +107,17 @@ class Source:
         # Keyed by name: two sources over one data set do not run side by side.
         key = int(combine(seed, hash_name(name)).view(np.int64)[0])
         self.order = Order(sizes, key, streams, window) if shuffle else StoredOrder(sizes)
-        self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._lookahead = Lookahead(self.order)
+        self._shards: OrderedDict[int, _OpenShard] = OrderedDict()
         # Each stream reads in one shard at a time, or in two where one ends.
-        self._most_indexes = 2 * streams + 2
+        self._most_open = 2 * streams + 2
 
     def __len__(self) -> int:
         """Samples in an epoch."""
         return len(self.order)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_indexes": OrderedDict()}
+        return {**self.__dict__, "_shards": OrderedDict()}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -108,9 +127,9 @@ class Source:
 
     def locate_all(self, positions: Whole) -> list[SampleRef]:
         """The samples at positions of the run."""
-        place = self.order.locate(positions)
+        place = self._lookahead.locate(positions)
         columns = (positions, place.epoch, place.shard, place.row)
-        return [SampleRef(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
+        return list(map(SampleRef, *(column.tolist() for column in columns)))
 
     def locate(self, position: int) -> SampleRef:
         """The sample at a position of the run."""
@@ -118,7 +137,7 @@ class Source:
 
     def key(self, ref: SampleRef) -> str:
         """A sample's name in its data set."""
-        return str(self._index(ref.shard).keys[ref.row])
+        return str(self._open(ref.shard).keys[ref.row])
 
     def seeds(self, epochs: Sequence[int], keys: Sequence[str]) -> Whole:
         """Seeds of samples in epochs: pure in (run seed, epoch, data set, key)."""
@@ -129,21 +148,27 @@ class Source:
 
     def fetch(self, ref: SampleRef) -> Members:
         """The bytes and extension of each field; None where the sample lacks it."""
-        index = self._index(ref.shard)
-        path, shard = self.dataset.location(ref.shard), self.dataset.shards[ref.shard]
-        members: Members = {}
-        for field, decoder in self.fields.items():
-            members[field] = None
-            for extension in decoder.extensions:
-                lengths = index.lengths.get(extension)
-                if lengths is None or lengths[ref.row] < 0:
-                    continue
-                offset, length = int(index.offsets[extension][ref.row]), int(lengths[ref.row])
-                content = SHARD_READER.read(
-                    path, shard.bytes, shard.xxh3, offset, length, self.dataset.cache
-                )
+        opened = self._open(ref.shard)
+        members: Members = dict.fromkeys(self.fields)
+        wanted = []
+        for field, places in opened.fields:
+            for extension, offsets, lengths in places:
+                if (length := lengths[ref.row]) >= 0:
+                    wanted.append((offsets[ref.row], length, field, extension))
+                    break
+        if not wanted:
+            return members
+        # A sample's members stand side by side: one read for all, unless much lies between them.
+        first = min(wanted)[0]
+        end = max([offset + length for offset, length, _, _ in wanted])
+        if end - first <= _LARGEST_GAP + sum([length for _, length, _, _ in wanted]):
+            block = SHARD_READER.read(*opened.shard, first, end - first, self.dataset.cache)
+            for offset, length, field, extension in wanted:
+                members[field] = block[offset - first : offset - first + length], extension
+        else:
+            for offset, length, field, extension in wanted:
+                content = SHARD_READER.read(*opened.shard, offset, length, self.dataset.cache)
                 members[field] = content, extension
-                break
         return members
 
     def decode(self, ref: SampleRef, members: Members) -> Sample:
@@ -152,30 +177,47 @@ class Source:
         Raises:
             UndecodableError: a member is not what its field must be; says which and where.
         """
-        sample: Sample = {"__key__": self.key(ref), "__url__": self.dataset.location(ref.shard)}
+        sample: Sample = {"__key__": self.key(ref), "__url__": self._open(ref.shard).shard[0]}
         for field, found in members.items():
             try:
                 sample[field] = None if found is None else self.fields[field].decode(*found)
             except UndecodableError as error:
-                raise UndecodableError(
-                    f"source {self.name!r}: {sample['__url__']}: sample {sample['__key__']!r}: "
-                    f"field {field!r} {error}"
-                ) from error
+                raise self.located(error, ref, field) from error
         return sample
+
+    def located(self, error: UndecodableError, ref: SampleRef, field: str) -> UndecodableError:
+        """An error of a sample's field that says where it stands."""
+        return UndecodableError(
+            f"source {self.name!r}: {self._open(ref.shard).shard[0]}: sample {self.key(ref)!r}: "
+            f"field {field!r} {error}"
+        )
 
     def read(self, ref: SampleRef) -> Sample:
         """A sample: field -> value, None where it lacks the field."""
         return self.decode(ref, self.fetch(ref))
 
-    def _index(self, shard: int) -> ShardIndex:
-        if shard in self._indexes:
-            self._indexes.move_to_end(shard)
-            return self._indexes[shard]
-        index = read_shard_index(self.dataset, shard, self._extensions)
-        self._indexes[shard] = index
-        if len(self._indexes) > self._most_indexes:
-            self._indexes.popitem(last=False)
-        return index
+    def _open(self, number: int) -> _OpenShard:
+        if number in self._shards:
+            self._shards.move_to_end(number)
+            return self._shards[number]
+        index = read_shard_index(self.dataset, number, self._extensions)
+        shard, location = self.dataset.shards[number], self.dataset.location(number)
+        fields = [
+            (
+                field,
+                [
+                    (name, index.offsets[name].data, index.lengths[name].data)
+                    for name in decoder.extensions
+                    if name in index.lengths
+                ],
+            )
+            for field, decoder in self.fields.items()
+        ]
+        opened = _OpenShard((location, shard.bytes, shard.xxh3), index.keys, fields)
+        self._shards[number] = opened
+        if len(self._shards) > self._most_open:
+            self._shards.popitem(last=False)
+        return opened
 
     def _check_field(self, field: str, decoder: FieldDecoder) -> None:
         present = self.dataset.fields

@@ -15,13 +15,15 @@ class Cost:
 
     Args:
         read_ms: time spent reading.
-        decode_ms: time spent decoding and collating.
+        decode_ms: time spent decoding.
+        collate_ms: time spent putting batches together.
         read_bytes: what was read.
         substituted: how many bad samples were replaced.
     """
 
     read_ms: float = 0.0
     decode_ms: float = 0.0
+    collate_ms: float = 0.0
     read_bytes: int = 0
     substituted: int = 0
 

@@ -100,7 +100,7 @@ def test_few_indexes_stay_in_memory(tmp_path: Path) -> None:
     source = Source("d", tmp_path / "d", {"n": NumberField("n")}, streams=1)
     seen = {source.read(source.locate(position))["n"] for position in range(24)}
     assert seen == set(range(24))
-    assert len(source._indexes) <= 4
+    assert len(source._shards) <= 4
 
 
 def test_a_source_travels_without_what_it_read(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_source_travels_without_what_it_read(tmp_path: Path) -> None:
     source = Source("d", tmp_path / "d", {"n": NumberField("n")}, seed=4)
     expected = [source.read(source.locate(n)) for n in range(5)]
     copy = pickle.loads(pickle.dumps(source))  # noqa: S301 - our own bytes
-    assert not copy._indexes
+    assert not copy._shards
     assert [copy.read(copy.locate(n)) for n in range(5)] == expected
 
 

@@ -19,7 +19,8 @@ def to_fractions(images: Tensor) -> Float[Tensor, "batch channels height width"]
             "images must be uint8 [batch, channels, height, width], "
             f"but are {images.dtype} {list(images.shape)}"
         )
-    return images.to(torch.float32) / 255
+    # Decoders leave the channels last; what follows is written for, and tested with, planes.
+    return images.to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
 def normalize(
