@@ -8,6 +8,7 @@ from ssl_scale.recipe.annotations import sections_named
 from ssl_scale.recipe.checking import Checker, Mention
 from ssl_scale.recipe.entry import Entry
 from ssl_scale.recipe.faults import hint, shown
+from ssl_scale.recipe.mixture_checks import check_mixture
 
 
 class CrossChecks:
@@ -26,6 +27,7 @@ class CrossChecks:
         self._names()
         self._length()
         self._micro_batches()
+        check_mixture(self.root, self.faults)
         self._teachers()
         self._masks()
         self._feeds()

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import MinLen
 
 from ssl_scale.data.decoding import FieldDecoder
+from ssl_scale.optim.schedule import Constant, Schedule
 from ssl_scale.part import (
     Count,
     FieldName,
@@ -52,20 +53,41 @@ class SourceSpec:
             (anything with a slash). Recipes call it ``data``.
         fields: what is read of each sample.
         feeds: objectives that its batches train.
-        weight: share in the mixture, relative to the other sources' weights.
+        weight: share in the mixture, relative to the other sources' weights; a number, or a
+            schedule over training.
         split: folder below the bound path.
         end: what comes after the last sample: ``repeat`` starts the next epoch, ``stop`` ends
-            training.
+            training, ``drop`` goes on with the other sources; what is too little for a batch is
+            left over.
         path: the data set's folder; None where it is not bound.
     """
 
     role: Annotated[RoleName, Key("data")]
     fields: Annotated[tuple[FieldName, ...], MinLen(1)]
     feeds: Annotated[tuple[ObjectiveName, ...], MinLen(1)]
-    weight: Positive = 1.0
+    weight: Spec[Schedule] = field(default_factory=lambda: Spec(Constant, {"value": 1.0}))
     split: str | None = None
-    end: Literal["repeat", "stop"] = "repeat"
+    end: Literal["repeat", "stop", "drop"] = "repeat"
     path: Given[str | None] = None
+
+    def __post_init__(self) -> None:
+        if self.weight.part is Constant and not self.weight.arguments["value"] > 0:
+            raise ValueError(f"weight must be above 0, but is {self.weight.arguments['value']:g}")
+
+
+@dataclass(frozen=True)
+class MixturePlan:
+    """What the sources' weights mean.
+
+    Args:
+        unit: what they count. ``batch``: one source is drawn for each step. ``sample``: one is
+            drawn for each sample of a step.
+        temperature: T, which multiplies each weight by ``n ** (1 / T)`` for a source of n samples:
+            1 follows the sizes, a large T treats sources alike. None leaves sizes out.
+    """
+
+    unit: Literal["batch", "sample"] = "batch"
+    temperature: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +99,9 @@ class DataPlan:
         fields: name -> how bytes become a value.
         sources: name -> a source of training samples.
         validation: name -> a held-out source.
-        per_step: ``one`` source is drawn for each step, or ``all`` share its batch by weight.
+        per_step: ``all`` sources share every step's batch, in fixed parts by weight; with ``one``,
+            `mixture` says what is drawn.
+        mixture: what the sources' weights mean.
         window: samples of a block inside of which the order is shuffled.
         streams: contiguous streams that an epoch's order is cut into (C in design.md).
         num_workers: loader processes of each rank; 0 reads in the training process.
@@ -89,6 +113,7 @@ class DataPlan:
     sources: Annotated[Mapping[str, SourceSpec], MinLen(1)]
     validation: Mapping[str, ValidationSpec] = field(default_factory=dict)
     per_step: Literal["one", "all"] = "one"
+    mixture: MixturePlan = field(default_factory=MixturePlan)
     window: Count = 4096
     streams: Count = 64
     num_workers: Whole = 2

@@ -185,9 +185,16 @@ class Recipe:
         count: a run may be continued with others.
         """
         sources = {name: sorted(source.feeds) for name, source in self.data.sources.items()}
+        return self._hash_trained([sources])
+
+    def fingerprint_without_sources(self) -> str:
+        """Tells recipes that train different things apart, whatever feeds them."""
+        return self._hash_trained([])
+
+    def _hash_trained(self, sources: list[dict[str, list[str]]]) -> str:
         trained = [
             self.data.fields,
-            sources,
+            *sources,
             {name: entry.spec for name, entry in self.encoders.items()},
             self.heads,
             self.teachers,

@@ -8,7 +8,7 @@ import torch
 
 from ssl_scale import dist
 from ssl_scale.data.loader import TrainingStream, ValidationStream
-from ssl_scale.data.mixture import Mixture, make_mixture
+from ssl_scale.data.mixture import Mixture
 from ssl_scale.data.source import Source
 from ssl_scale.data.step_batches import StepBatches
 from ssl_scale.data.workers import steps_with_failure
@@ -67,14 +67,8 @@ def total_steps(recipe: Recipe, opened: Opened) -> int:
     return recipe.num_steps({name: len(source) for name, source in opened.training.items()})
 
 
-def mixture_of(recipe: Recipe) -> Mixture:
-    """Which source feeds which step."""
-    weights = {name: spec.weight for name, spec in recipe.data.sources.items()}
-    return make_mixture(weights, recipe.data.global_batch, recipe.data.per_step, recipe.train.seed)
-
-
 def training_loader(
-    recipe: Recipe, opened: Opened, start: int, stop: int, run_folder: Path
+    recipe: Recipe, opened: Opened, mixture: Mixture, start: int, stop: int, run_folder: Path
 ) -> Iterator[StepBatches]:
     """This rank's batches of the steps from `start` to before `stop`.
 
@@ -82,7 +76,7 @@ def training_loader(
     """
     stream = TrainingStream(
         opened.training,
-        mixture_of(recipe),
+        mixture,
         accumulate=recipe.train.accumulate,
         rank=dist.rank(),
         world_size=dist.world_size(),

@@ -29,6 +29,7 @@ from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.cluster import LaunchEnvironment
 from ssl_scale.train.environment import next_attempt, record_environment, write_atomically
 from ssl_scale.train.host_memory import keep_freed_memory
+from ssl_scale.train.mixing import RunMixture, may_continue
 from ssl_scale.train.module import PretrainingModule
 from ssl_scale.train.records import Records, RecordView
 from ssl_scale.train.strategy import ZeroStrategy, zero_config
@@ -91,8 +92,15 @@ def train(
     checkpoints = run_folder / "checkpoints"
     if not resume:
         set_aside(checkpoints)
-    source = choose(checkpoints, recipe.fingerprint())
+    source = choose(checkpoints, recipe.fingerprint(), partial(may_continue, recipe))
     done = source.state["done"] if source else 0
+    mixing = RunMixture(recipe, opened.training, total, source.state if source else None)
+    for line in mixing.news:
+        say(line)
+    end = mixing.mixture.end
+    if end is not None and end < total:
+        say(f"the data end after {end} of {total} steps (data.sources: end), and so does training")
+        total, last = end, min(last, end)
     if done >= last:
         say(f"{run_folder}: {done} of {total} steps are done; nothing is left to do")
         return
@@ -107,7 +115,12 @@ def train(
         recipe.train.keep_last,
         recipe.train.keep_every or 0,
     )
-    state = StateSource({"fingerprint": recipe.fingerprint(), "recipe": recipe.name}, module)
+    fixed = {
+        "fingerprint": recipe.fingerprint(),
+        "without_sources": recipe.fingerprint_without_sources(),
+        "recipe": recipe.name,
+    }
+    state = StateSource(fixed, module, mixing.state)
     validators = {
         name: partial(feed.validation_stream, recipe, opened, name, run_folder)
         for name in recipe.data.validation
@@ -131,7 +144,7 @@ def train(
             checkpointing,
         ]
     )
-    loader = feed.training_loader(recipe, opened, done, last, run_folder)
+    loader = feed.training_loader(recipe, opened, mixing.mixture, done, last, run_folder)
     with signals_ask_to_stop(module):
         trainer.fit(module, loader)
     records.close()

@@ -1,6 +1,6 @@
 """The one LightningModule: it owns a system and runs a step program over each step's batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,7 @@ class StepReport:
 
     answers: list[Answers] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
-    samples: int = 0
+    drawn: Mapping[str, int] = field(default_factory=dict)
 
 
 class PretrainingModule(pl.LightningModule):
@@ -135,7 +135,7 @@ class PretrainingModule(pl.LightningModule):
         self.report = StepReport(
             answers=[answers for micro in ops.answers for answers in micro],
             figures=figures | {"grad_norm": norm, "lr": self.optim.learning_rate(ops.progress)},
-            samples=sum(len(batch) for micro in batches for batch in micro),
+            drawn=batches.drawn,
         )
 
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:

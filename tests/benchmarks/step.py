@@ -169,6 +169,7 @@ def bare_loop(recipe: Any) -> Iterator[Any]:
     from ssl_scale.optim.groups import parameter_groups
     from ssl_scale.system.build import build_system
     from ssl_scale.train import feed
+    from ssl_scale.train.mixing import mixture_of
 
     torch.manual_seed(recipe.train.seed)
     system = build_system(recipe)
@@ -183,7 +184,8 @@ def bare_loop(recipe: Any) -> Iterator[Any]:
     averaged = [students[name].data for name, _ in teacher.named_parameters()]
     theirs = dict(system.named_buffers())
     buffers = [(mine, theirs[name]) for name, mine in teacher.named_buffers()]
-    stream = TrainingStream(feed.open_sources(recipe).training, feed.mixture_of(recipe))
+    sources = feed.open_sources(recipe).training
+    stream = TrainingStream(sources, mixture_of(recipe, sources, recipe.train.steps))
     loader = torch.utils.data.DataLoader(stream, batch_size=None)
     for index, step in enumerate(loader):
         [[batch]] = step

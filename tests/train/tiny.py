@@ -22,6 +22,7 @@ from ssl_scale.system.build import build_system
 from ssl_scale.system.system import System
 from ssl_scale.train import feed
 from ssl_scale.train.checkpoint.reader import Reader, read_weights
+from ssl_scale.train.mixing import mixture_of
 from ssl_scale.types import Batch
 from tests.data.shards import Sample, digit_samples, write_folder
 from tests.distributed import run_ranks
@@ -233,9 +234,9 @@ def train_plainly(recipe_path: Path, *overrides: str, num_steps: int | None = No
 
 
 def _whole_batches(recipe: Recipe, num_steps: int) -> Iterator[list[Batch]]:
-    stream = TrainingStream(
-        feed.open_sources(recipe).training, feed.mixture_of(recipe), end_step=num_steps
-    )
+    sources = feed.open_sources(recipe).training
+    mixture = mixture_of(recipe, sources, recipe.train.steps or num_steps)
+    stream = TrainingStream(sources, mixture, end_step=num_steps)
     for micro_batches in stream:
         [batches] = micro_batches
         yield list(batches)

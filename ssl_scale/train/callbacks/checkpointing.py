@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,20 @@ from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.module import PretrainingModule
 
 
-def choose(checkpoints: Path, fingerprint: str) -> Reader | None:
+def choose(
+    checkpoints: Path,
+    fingerprint: str,
+    may_continue: Callable[[Mapping[str, Any]], bool] | None = None,
+) -> Reader | None:
     """The newest checkpoint that every rank can read whole; None if there is none.
 
     Rank 0 chooses, every rank verifies, and a failure on any rank makes all fall back together;
     the ranks that cannot read one say why.
+
+    Args:
+        checkpoints: the folder of all checkpoints.
+        fingerprint: of the recipe.
+        may_continue: whether a checkpoint's state, under another fingerprint, will do all the same.
 
     Raises:
         CheckpointError: the newest one belongs to another recipe.
@@ -38,7 +48,8 @@ def choose(checkpoints: Path, fingerprint: str) -> Reader | None:
             continue
         assert reader is not None
         found = reader.state["fingerprint"]
-        if found != fingerprint:
+        is_ours = found == fingerprint or (may_continue and may_continue(reader.state))
+        if not is_ours:
             raise CheckpointError(
                 f"{checkpoints / name}: must be a checkpoint of this recipe (fingerprint "
                 f"{fingerprint}), but is of another ({found}); give the run another --name, or "
@@ -164,16 +175,24 @@ class StateSource:
     Args:
         fixed: what does not change during a run.
         module: whose counters to take.
+        mixture: gives the mixture's state after so many steps.
     """
 
-    def __init__(self, fixed: dict[str, Any], module: PretrainingModule) -> None:
+    def __init__(
+        self,
+        fixed: dict[str, Any],
+        module: PretrainingModule,
+        mixture: Callable[[int], dict[str, Any]],
+    ) -> None:
         self.fixed = fixed
         self.module = module
+        self.mixture = mixture
 
     def __call__(self) -> dict[str, Any]:
         """The state as of now."""
         progress = self.module.progress
-        return self.fixed | {"done": progress.done, "total": progress.total}
+        counters = {"done": progress.done, "total": progress.total}
+        return self.fixed | counters | {"mixture": self.mixture(progress.done)}
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -99,10 +99,8 @@ class Reporting(pl.Callback):
         """Count, and every few steps write a line."""
         assert isinstance(pl_module, PretrainingModule)
         report, progress = pl_module.report, pl_module.progress
-        self.samples += report.samples * dist.world_size()
-        for answers in report.answers:
-            name = answers.batch.source
-            drawn = len(answers.batch) * dist.world_size()
+        for name, drawn in report.drawn.items():
+            self.samples += drawn
             self.sources[name] = self.sources.get(name, 0) + drawn
         if self.bar is not None:
             self.bar.advance()

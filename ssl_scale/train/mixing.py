@@ -1,0 +1,187 @@
+"""From a recipe to its mixture, and on from where a checkpoint's mixture was.
+
+A mixture is a pure function of the step, as long as nothing is changed that it depends on. So a
+checkpoint holds a description of it and each source's position. A run that resumes with the same
+description goes on as if it had never stopped. With another one (a source more or less, other
+weights, another batch) it begins a new mixture at this step, in which every source goes on from
+its own position.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ssl_scale.data.mixture import Begin, Ending, Mixture, make_mixture, temperature_weights
+from ssl_scale.data.mixture.stretches import ConstantWeights, ScheduledWeights, Weights
+from ssl_scale.data.source import Source
+from ssl_scale.optim.schedule import Constant
+from ssl_scale.recipe.recipe import Recipe
+
+
+def mixture_of(
+    recipe: Recipe, sources: Mapping[str, Source], num_steps: int, begin: Begin | None = None
+) -> Mixture:
+    """What each step takes.
+
+    Args:
+        recipe: a checked recipe.
+        sources: its training sources.
+        num_steps: of the whole run, which schedules of weights are stretched over.
+        begin: where the mixture begins.
+    """
+    plan = recipe.data
+    begin = begin or Begin()
+    endings = {
+        name: Ending(spec.end, len(sources[name]))
+        for name, spec in plan.sources.items()
+        if spec.end != "repeat"
+    }
+    draws_a_step = plan.global_batch if plan.mixture.unit == "sample" else 1
+    return make_mixture(
+        _weights(recipe, sources, num_steps * draws_a_step, begin.step * draws_a_step),
+        plan.global_batch,
+        plan.per_step,
+        recipe.train.seed,
+        unit=plan.mixture.unit,
+        endings=endings,
+        begin=begin,
+    )
+
+
+def _weights(recipe: Recipe, sources: Mapping[str, Source], num_draws: int, first: int) -> Weights:
+    temperature = recipe.data.mixture.temperature
+    factors: dict[str, float] = dict.fromkeys(sources, 1.0)
+    if temperature is not None:
+        sizes = {name: len(source) for name, source in sources.items()}
+        factors = temperature_weights(sizes, temperature)
+    specs = {name: spec.weight for name, spec in recipe.data.sources.items()}
+    if all(spec.part is Constant for spec in specs.values()):
+        return ConstantWeights(
+            {name: spec.arguments["value"] * factors[name] for name, spec in specs.items()}
+        )
+    schedules = {name: _Scaled(spec.build(), factors[name]) for name, spec in specs.items()}
+    return ScheduledWeights(schedules, num_draws, first)
+
+
+class _Scaled:
+    """A schedule times a factor; a class, since loader workers may be sent it."""
+
+    def __init__(self, schedule: Callable[[float], float], factor: float) -> None:
+        self.schedule, self.factor = schedule, factor
+
+    def __call__(self, progress: float) -> float:
+        return self.schedule(progress) * self.factor
+
+
+def describe(recipe: Recipe, sources: Mapping[str, Source], num_steps: int) -> dict[str, Any]:
+    """All that the mixture depends on, as JSON; what a recipe does not use is left out."""
+    plan = recipe.data
+    weights = {name: spec.weight for name, spec in plan.sources.items()}
+    is_scheduled = any(spec.part is not Constant for spec in weights.values())
+    described = {
+        "unit": "parts" if plan.per_step == "all" else plan.mixture.unit,
+        "temperature": plan.mixture.temperature,
+        "global_batch": plan.global_batch,
+        "seed": recipe.train.seed,
+        "num_steps": num_steps if is_scheduled else None,
+        "sources": {
+            name: {
+                "weight": {"type": weights[name].part.__name__, **weights[name].arguments},
+                "end": spec.end,
+                "feeds": sorted(spec.feeds),
+                "samples": sources[name].fingerprint,
+            }
+            for name, spec in plan.sources.items()
+        },
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(described))
+    return plain
+
+
+class RunMixture:
+    """The mixture of a run, from its start or from a checkpoint on.
+
+    Args:
+        recipe: a checked recipe.
+        sources: its training sources.
+        num_steps: of the whole run.
+        state: of the checkpoint that the run goes on from.
+
+    Attributes:
+        mixture: what each step takes.
+        news: what has changed since the checkpoint, a line each.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        sources: Mapping[str, Source],
+        num_steps: int,
+        state: Mapping[str, Any] | None,
+    ) -> None:
+        self.described = describe(recipe, sources, num_steps)
+        self.news: list[str] = []
+        begin = Begin()
+        # Checkpoints of earlier versions do not tell: nothing could be changed then.
+        held = (state or {}).get("mixture")
+        if state is not None and held is not None:
+            begin = Begin(held["begin"]["step"], held["begin"]["positions"])
+            if held["described"] != self.described:
+                begin = Begin(state["done"], held["positions"])
+                self.news = tell_changes(held["described"], self.described, begin)
+        self.mixture = mixture_of(recipe, sources, num_steps, begin)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint after so many steps holds."""
+        begin = self.mixture.begin
+        return {
+            "described": self.described,
+            "begin": {"step": begin.step, "positions": dict(begin.positions)},
+            "positions": self.mixture.positions(step),
+        }
+
+
+def tell_changes(before: Mapping[str, Any], after: Mapping[str, Any], begin: Begin) -> list[str]:
+    """What a run that goes on with another mixture should know."""
+    olds, news = before["sources"], after["sources"]
+    lines = [
+        f"source {name!r} is new: it begins at its first sample"
+        for name in news
+        if name not in olds
+    ]
+    lines += [
+        f"source {name!r} is gone, after {begin.positions[name]:,} samples"
+        for name in olds
+        if name not in news
+    ]
+    for name in (name for name in news if name in olds):
+        changed = [key for key in news[name] if news[name][key] != olds[name].get(key)]
+        at = f"it goes on from position {begin.positions[name]:,}"
+        if "samples" in changed:
+            lines.append(
+                f"source {name!r} has other samples or another order than before: {at} of the new "
+                "order, so some samples may come again early and others late"
+            )
+        if {"weight", "end"} & {*changed}:
+            lines.append(f"source {name!r} has another weight or end: {at}")
+    lines += [
+        f"{key} was {before.get(key)}, and is {after[key]}"
+        for key in after
+        if key != "sources" and after[key] != before.get(key)
+    ]
+    start = (
+        f"the mixture has changed and begins anew at step {begin.step}, every source where it was"
+    )
+    return [start, *lines]
+
+
+def may_continue(recipe: Recipe, state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint differs from the recipe in its sources only, added or removed."""
+    if state.get("without_sources") != recipe.fingerprint_without_sources():
+        return False
+    before = state["mixture"]["described"]["sources"]
+    return all(
+        before[name]["feeds"] == sorted(spec.feeds)
+        for name, spec in recipe.data.sources.items()
+        if name in before
+    )
