@@ -5,7 +5,7 @@ samples r, r + W, ... of each micro-batch (`split`), and resuming is starting at
 batches are the same for any number of ranks and workers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_scale.data.assembly import Assembly
 from ssl_scale.data.decoding import UndecodableError
-from ssl_scale.data.mixture import Mixture
+from ssl_scale.data.mixture import Mixture, Share
 from ssl_scale.data.quarantine import Quarantine
 from ssl_scale.data.source import SampleRef, Source
 from ssl_scale.data.split import Part, split_step
@@ -87,21 +87,22 @@ class TrainingStream(StepStream):
     def make(self, step: int) -> StepBatches:
         """The batches of any step."""
         cost = Cost()
+        shares = self.mixture.draw(step)
         micros = tuple(
-            tuple(self._batch(part, cost) for part in parts) for parts in self._parts(step)
+            tuple(self._batch(part, cost) for part in parts) for parts in self._parts(shares)
         )
-        return StepBatches(step, micros, cost)
+        drawn = {share.source: share.count for share in shares}
+        return StepBatches(step, micros, cost, drawn=drawn)
 
     def padding(self, step: int, failure: SslScaleError) -> StepBatches:
         """The step's shape without its samples."""
         micros = tuple(
             tuple(Assembly(self.sources[part.source], part.rows).finish() for part in parts)
-            for parts in self._parts(step)
+            for parts in self._parts(self.mixture.draw(step))
         )
         return StepBatches(step, micros, failure=failure)
 
-    def _parts(self, step: int) -> list[list[Part]]:
-        shares = self.mixture.draw(step)
+    def _parts(self, shares: Sequence[Share]) -> list[list[Part]]:
         return split_step(shares, self.accumulate, self.rank, self.world_size)
 
     def _batch(self, part: Part, cost: Cost) -> Batch:

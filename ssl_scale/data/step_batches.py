@@ -1,6 +1,6 @@
 """What the loader hands to the training loop for one optimizer step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -37,12 +37,14 @@ class StepBatches:
         batches: micro-batches, each one batch for each source that feeds the step.
         cost: what making it took.
         failure: why this rank could not make it; its batches are padding then.
+        drawn: source -> samples that the step takes from it, over all ranks and micro-batches.
     """
 
     step: int
     batches: tuple[tuple[Batch, ...], ...]
     cost: Cost = field(default_factory=Cost)
     failure: SslScaleError | None = None
+    drawn: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.batches)

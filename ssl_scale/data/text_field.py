@@ -1,12 +1,15 @@
 """Text: from UTF-8 bytes to token ids, by a tokenizer file that was trained before."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from tokenizers import Tokenizer
 
 from ssl_scale.data.decoding import FieldDecoder, UndecodableError, pad
+from ssl_scale.data.seeds import Whole
 from ssl_scale.errors import DataError
 from ssl_scale.part import Count, Given, RoleName
 from ssl_scale.types import Ragged
@@ -74,6 +77,29 @@ class TextField(FieldDecoder):
             raise UndecodableError(f"must be UTF-8 text, but is not ({error})") from error
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids[: self._room]
         return np.array([*self._first, *ids, *self._last], dtype=np.int64)
+
+    @cached_property
+    def length_name(self) -> str:
+        """Texts are counted by the tokenizer's contents; cutting and special tokens come later."""
+        digest = xxhash.xxh3_64_hexdigest(self.path.read_bytes())
+        return f"{'+'.join(self.extensions)}-{digest}"
+
+    @property
+    def length_options(self) -> str:
+        """The tokenizer."""
+        return f"--extension {' '.join(self.extensions)} --tokenizer {self.path}"
+
+    def count(self, member: bytes) -> int:
+        """Tokens of the whole text, without special ones."""
+        try:
+            text = member.decode()
+        except UnicodeDecodeError as error:
+            raise UndecodableError(f"must be UTF-8 text, but is not ({error})") from error
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def lengths_of(self, counts: Whole) -> Whole:
+        """Tokens after cutting, with special ones."""
+        return np.minimum(counts, self._room) + len(self._first) + len(self._last)
 
     def missing(self) -> np.ndarray:
         """No tokens."""
