@@ -34,8 +34,10 @@ method learns. The rows are replaced by
 
 Figures are per cent of held-out samples, mean ± deviation over {seeds} draws of the labelled
 samples; `@n` means n labels of each class. Rows of a teacher are its encoder in the student's
-place. Pictures of CIFAR-10 are JPEG copies, so figures are a little below those of the original
-pixels; raw pixels, too, are measured at the 24 px that the encoder sees.
+place; the papers of DINO, iBOT, DINOv2 and I-JEPA measure it. Pictures of CIFAR-10 are JPEG copies,
+so figures are a little below those of the original pixels; raw pixels, too, are measured at the
+24 px that the encoder sees. Seconds are of training alone, by two processes on two cores, which
+were not always free.
 """
 COMMAND = "python -m pytest -m torture tests/torture/test_small_recipes.py"
 SEEDS = 3
