@@ -118,9 +118,18 @@ def decode_block(block: bytes, wanted: Iterable[str], samples: int, end: int) ->
     chosen = [name for name in wanted if name in own]
     return ShardIndex(
         keys,
-        {name: np.ascontiguousarray(offsets[:, own[name]]) for name in chosen},
-        {name: lengths[:, own[name]].astype(np.int32) for name in chosen},
+        {name: _narrow(offsets[:, own[name]]) for name in chosen},
+        {name: _narrow(lengths[:, own[name]]) for name in chosen},
     )
+
+
+def _narrow(values: NDArray[np.int64]) -> NDArray[np.signedinteger]:
+    """A copy in the smallest signed type: every loader process keeps some hundred blocks."""
+    most = int(values.max())
+    kind = next(
+        kind for kind in (np.int8, np.int16, np.int32, np.int64) if most <= np.iinfo(kind).max
+    )
+    return values.astype(kind)
 
 
 def _in_order(index: ShardIndex) -> list[str]:
@@ -166,7 +175,7 @@ def _decode_column(cursor: _Cursor, rows: int) -> NDArray[np.int64]:
     if width > 8:
         raise DamagedError(f"a column is {width} bytes wide")
     if width == 0:
-        return np.full(rows, least, dtype=np.int64)
+        return np.broadcast_to(np.int64(least), rows)
     distances = np.zeros((rows, 8), dtype=np.uint8)
     distances[:, :width] = np.frombuffer(cursor.take(rows * width), np.uint8).reshape(rows, width)
     return distances.view("<i8")[:, 0] + np.int64(least)
@@ -226,8 +235,7 @@ def _decode_strings(cursor: _Cursor, rows: int) -> Sequence[str]:
     (form,) = cursor.unpack("<B")
     if form == _NUMBERS:
         (digits,) = cursor.unpack("<B")
-        numbers = _decode_column(cursor, rows) + np.arange(rows)
-        return _NumberedKeys(prefix, suffix, digits, numbers)
+        return _NumberedKeys(prefix, suffix, digits, _decode_column(cursor, rows))
     if form != _HEAP:
         raise DamagedError(f"its keys are of an unknown form, {form}")
     lengths = _decode_column(cursor, rows)
@@ -255,7 +263,7 @@ class _Keys(Sequence[str]):
 
 
 class _NumberedKeys(_Keys):
-    """Numbers, padded with zeros to so many digits."""
+    """Numbers less their rows, padded with zeros to so many digits."""
 
     def __init__(self, prefix: str, suffix: str, digits: int, numbers: NDArray[np.int64]) -> None:
         super().__init__(prefix, suffix)
@@ -265,7 +273,7 @@ class _NumberedKeys(_Keys):
         return len(self._numbers)
 
     def _middle(self, row: int) -> str:
-        return f"{self._numbers[row]:0{self._digits}d}"
+        return f"{int(self._numbers[row]) + row:0{self._digits}d}"
 
 
 class _WrittenKeys(_Keys):

@@ -104,7 +104,7 @@ class ShardTable(Sequence[Shard]):
         if (magic, version) != (_MAGIC, VERSION):
             raise self._damaged(f"is of the form {magic!r}, version {version}")
         if not (shards and 0 < stride <= _LONGEST_NAME) or (
-            _head_bytes(shards, stride) != seal.head_bytes
+            head_bytes(shards, stride) != seal.head_bytes
         ):
             raise self._damaged(f"has a head for {shards} shards with names of {stride} bytes")
         self._starts, self._bytes, self._hashes, self.sizes, self._names = (
@@ -202,29 +202,54 @@ def write_index(path: Path, shards: Sequence[Shard], blocks: Iterable[bytes]) ->
             f"{path.parent}: names of shards must be at most {_LONGEST_NAME} bytes long, but one "
             f"has {stride}; rename it"
         )
-    starts = [_head_bytes(len(shards), stride)]
+    starts = [head_bytes(len(shards), stride)]
     with path.open("wb") as file:
         file.seek(starts[0])
         for block in blocks:
             file.write(block)
             starts.append(starts[-1] + len(block))
-        values: list[list[Any]] = [
+        head = encode_head(
+            stride,
             starts,
             [shard.bytes for shard in shards],
             [bytes.fromhex(shard.xxh3) for shard in shards],
             [shard.samples for shard in shards],
             names,
-        ]
-        head = bytearray(starts[0])
-        _START.pack_into(head, 0, _MAGIC, VERSION, stride, len(shards))
-        columns = _columns(len(shards), stride)
-        for (kind, count, offset), column in zip(columns, values, strict=True):
-            np.frombuffer(head, kind, count, offset)[:] = np.array(column, dtype=kind)
+        )
         file.seek(0)
         file.write(head)
         file.flush()
         os.fsync(file.fileno())
     return Seal(starts[-1], starts[0], xxhash.xxh3_128_hexdigest(head))
+
+
+def encode_head(
+    stride: int, starts: Any, sizes: Any, hashes: Any, samples: Any, names: Any
+) -> bytes:
+    """The head of an index file; its columns are lists or arrays of equally many shards.
+
+    Args:
+        stride: bytes of the longest name.
+        starts: of the blocks, and the end of the last one.
+        sizes: bytes of the shards.
+        hashes: 16 bytes each.
+        samples: of the shards.
+        names: of the shards, as bytes.
+    """
+    head = bytearray(head_bytes(len(samples), stride))
+    _START.pack_into(head, 0, _MAGIC, VERSION, stride, len(samples))
+    columns = zip(
+        _columns(len(samples), stride), (starts, sizes, hashes, samples, names), strict=True
+    )
+    for (kind, count, offset), column in columns:
+        np.frombuffer(head, kind, count, offset)[:] = np.asarray(column, dtype=kind)
+    return bytes(head)
+
+
+def head_bytes(shards: int, stride: int) -> int:
+    """Size of the head for so many shards."""
+    kind, count, place = _columns(shards, stride)[-1]
+    return int(place + kind.itemsize * count)
 
 
 def _columns(shards: int, stride: int) -> list[tuple[Any, int, int]]:
@@ -241,11 +266,6 @@ def _columns(shards: int, stride: int) -> list[tuple[Any, int, int]]:
         columns.append((np.dtype(kind), count, place))
         place += np.dtype(kind).itemsize * count
     return columns
-
-
-def _head_bytes(shards: int, stride: int) -> int:
-    kind, count, place = _columns(shards, stride)[-1]
-    return int(place + kind.itemsize * count)
 
 
 def _hash_start(descriptor: int, length: int) -> str:

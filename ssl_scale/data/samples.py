@@ -27,13 +27,13 @@ class ShardIndex:
 
     Args:
         keys: name of each sample, in the shard's order.
-        offsets: extension -> first byte of each sample's member.
+        offsets: extension -> first byte of each sample's member; integers of any width.
         lengths: extension -> its bytes; -1 where the sample lacks it.
     """
 
     keys: Sequence[str]
-    offsets: Mapping[str, NDArray[np.int64]]
-    lengths: Mapping[str, NDArray[np.int32]]
+    offsets: Mapping[str, NDArray[np.signedinteger]]
+    lengths: Mapping[str, NDArray[np.signedinteger]]
 
     def __len__(self) -> int:
         return len(self.keys)
