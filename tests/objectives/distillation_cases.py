@@ -53,7 +53,7 @@ DISTILLATION: dict[str, Callable[[], Objective]] = {
     "koleo": lambda: KoLeo("image", "crops"),
     "swav": lambda: SwAV("image", prototypes(), "crops", "local", width=WIDTH),
     "swav, two crops, batch norm": lambda: SwAV("image", prototypes("batch"), "crops", width=WIDTH),
-    "swav, queue": lambda: SwAV("image", prototypes(), "crops", "local", queue=6, width=WIDTH),
+    "swav, queue": lambda: SwAV("image", prototypes(), "crops", "local", queue=24, width=WIDTH),
     "data2vec": lambda: data2vec("layer"),
     "data2vec, over the batch": lambda: data2vec("batch", None),
     "ijepa": lambda: ijepa("layer"),
