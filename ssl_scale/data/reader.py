@@ -27,7 +27,7 @@ class ShardReader:
         max_open: files kept open at once.
     """
 
-    def __init__(self, max_open: int = 256) -> None:
+    def __init__(self, max_open: int = 512) -> None:
         self._max_open = max_open
         self._open: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._touched: dict[int, float] = {}

@@ -109,8 +109,9 @@ class Source:
         self.order = Order(sizes, key, streams, window) if shuffle else StoredOrder(sizes)
         self._lookahead = Lookahead(self.order)
         self._shards: OrderedDict[int, _OpenShard] = OrderedDict()
-        # Each stream reads in one shard at a time, or in two where one ends.
-        self._most_open = 2 * streams + 2
+        # What a stream reads in at a time: the shards under its window, and one at each of its ends.
+        under_window = window * len(self.dataset.shards) // len(self.order)
+        self._most_open = streams * (under_window + 2) + 2
 
     def __len__(self) -> int:
         """Samples in an epoch."""

@@ -1,4 +1,5 @@
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from ssl_scale.data.decoding import LabelField, NumberField
 from ssl_scale.data.image_field import ImageField
+from ssl_scale.data.index import Dataset, ShardIndex, read_shard_index
 from ssl_scale.data.source import SampleRef, Source
 from ssl_scale.errors import DataError
 from tests.data.shards import digit_samples, write_folder, write_numbers
@@ -97,10 +99,27 @@ def test_the_fingerprint_tells_contents_and_order(tmp_path: Path) -> None:
 
 def test_few_indexes_stay_in_memory(tmp_path: Path) -> None:
     write_numbers(tmp_path / "d", [2] * 12)
-    source = Source("d", tmp_path / "d", {"n": NumberField("n")}, streams=1)
+    source = Source("d", tmp_path / "d", {"n": NumberField("n")}, streams=1, window=2)
     seen = {source.read(source.locate(position))["n"] for position in range(24)}
     assert seen == set(range(24))
-    assert len(source._shards) <= 4
+    assert len(source._shards) <= 5
+
+
+def test_a_window_over_many_shards_opens_each_of_them_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_numbers(tmp_path / "d", [5] * 24)
+    opened: list[int] = []
+
+    def note(dataset: Dataset, shard: int, extensions: Iterable[str]) -> ShardIndex:
+        opened.append(shard)
+        return read_shard_index(dataset, shard, extensions)
+
+    monkeypatch.setattr("ssl_scale.data.source.read_shard_index", note)
+    source = Source("d", tmp_path / "d", NUMBER, streams=2, window=30)
+    for ref in source.locate_all(np.arange(120)):
+        source.read(ref)
+    assert len(opened) == 24
 
 
 def test_a_source_travels_without_what_it_read(tmp_path: Path) -> None:
