@@ -47,19 +47,48 @@ class Ragged:
 
 
 @dataclass(frozen=True, eq=False)
+class Packed:
+    """Values of different lengths, laid end to end: a batch's text or sequence field as one row.
+
+    Args:
+        values: ``[places, ...]``; at least one place, and padding beyond the sum of the lengths.
+        lengths: ``[batch]``; 0 where a sample lacks the field.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, ragged: Ragged) -> "Packed":
+        """Without the padding; one place of it stays where there is nothing else."""
+        values = ragged.values[ragged.valid]
+        return cls(values if len(values) else ragged.values[0, :1], ragged.lengths)
+
+    def to(self, device: torch.device) -> "Packed":
+        """The same values on another device."""
+        return Packed(
+            self.values.to(device, non_blocking=True), self.lengths.to(device, non_blocking=True)
+        )
+
+    def pin_memory(self) -> "Packed":
+        """The same values in page-locked memory."""
+        return Packed(self.values.pin_memory(), self.lengths.pin_memory())
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Samples of one source, decoded and collated, as the step receives them.
 
     Args:
         source: name of the source that every sample comes from.
-        fields: field name -> tensor ``[batch, ...]`` or `Ragged`.
+        fields: field name -> tensor ``[batch, ...]``, `Ragged` or `Packed`.
         seeds: ``[batch]`` int64; a pure function of (run seed, epoch, sample): all randomness of a
             sample derives from it.
         keys: the samples' names, for messages and quarantine.
     """
 
     source: str
-    fields: Mapping[str, Tensor | Ragged]
+    fields: Mapping[str, Tensor | Ragged | Packed]
     seeds: Tensor
     keys: tuple[str, ...]
 
@@ -94,17 +123,33 @@ class View:
             through the same modules and adds exactly nothing.
         seeds: ``[batch]`` int64, from the batch; drop path and masks derive from it.
         side: side data by name (boxes, times, geometry), ``[batch, crops, ...]``.
+        lengths: of a packed view, ``[batch]``: samples laid end to end in one row, so that `values`
+            and `valid` are ``[1, 1, places]``. A token never sees another sample's.
     """
 
     values: Tensor
     valid: Tensor
     seeds: Tensor
     side: Mapping[str, Tensor] = field(default_factory=dict)
+    lengths: Tensor | None = None
 
     @property
     def present(self) -> Tensor:
         """``[batch, crops]``: whether the sample has this view at all."""
+        if self.lengths is not None:
+            return self.lengths[:, None] > 0
         return self.valid.any(-1)
+
+    def documents(self) -> tuple[Tensor, Tensor]:
+        """For each place of a packed view: the sample that it belongs to, and the place inside it.
+
+        Both ``[places]``; a place of padding is put behind the last sample.
+        """
+        assert self.lengths is not None, "only a packed view has documents"
+        ends = self.lengths.cumsum(0)
+        places = torch.arange(self.valid.shape[-1], device=self.valid.device)
+        document = torch.searchsorted(ends, places, right=True).clamp(max=len(ends) - 1)
+        return document, places - (ends - self.lengths)[document]
 
     def but(self, **changes: Any) -> "View":
         """A copy with some fields replaced."""

@@ -70,6 +70,7 @@ def _open_sources(recipe: "Recipe") -> dict[str, int]:
         DataError: something is missing.
         RecipeError: a field's constructor refuses its arguments.
     """
+    from ssl_scale.data.lengths import Lengths
     from ssl_scale.data.source import Source
 
     try:
@@ -80,7 +81,11 @@ def _open_sources(recipe: "Recipe") -> dict[str, int]:
     def open_source(path: str, source: "SourceSpec | ValidationSpec") -> int:
         try:
             read = {field: fields[field] for field in source.fields}
-            return Source(path, str(source.path), read).dataset.num_samples
+            opened = Source(path, str(source.path), read)
+            lengths = getattr(source, "lengths", None)
+            if recipe.data.needs_lengths and lengths is not None:
+                Lengths(opened, lengths)
+            return opened.dataset.num_samples
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 

@@ -5,7 +5,8 @@ samples r, r + W, ... of each micro-batch (`split`), and resuming is starting at
 batches are the same for any number of ranks and workers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -13,15 +14,15 @@ import numpy as np
 
 from ssl_scale.data.assembly import Assembly
 from ssl_scale.data.decoding import UndecodableError
-from ssl_scale.data.mixture import Mixture, Share
+from ssl_scale.data.mixture import Mixture
 from ssl_scale.data.quarantine import Quarantine
 from ssl_scale.data.source import SampleRef, Source
-from ssl_scale.data.split import Part, split_step
+from ssl_scale.data.split import Budget, Part, Splitter
 from ssl_scale.data.step_batches import Cost, StepBatches
 from ssl_scale.data.workers import StepStream
 from ssl_scale.data.workers import dataloader as dataloader
 from ssl_scale.errors import DataError, RecipeError, SslScaleError
-from ssl_scale.types import Batch
+from ssl_scale.types import Batch, Packed, Ragged
 
 
 class TrainingStream(StepStream):
@@ -37,6 +38,7 @@ class TrainingStream(StepStream):
         end_step: the step before which the stream ends.
         bad_samples: tolerated share of samples that do not decode; 0 stops at the first.
         quarantine: folder for the log of bad samples and their substitutes.
+        budget: for sources whose micro-batches are made by tokens.
 
     Raises:
         RecipeError: ranks and micro-batches cannot share what a step takes.
@@ -54,9 +56,11 @@ class TrainingStream(StepStream):
         end_step: int | None = None,
         bad_samples: float = 0.0,
         quarantine: Path | None = None,
+        budget: Budget | None = None,
     ) -> None:
         _check_rank(rank, world_size)
         self.sources, self.mixture = dict(sources), mixture
+        budget = budget or Budget(1, {})
         for name in mixture.names:
             if name not in self.sources:
                 raise RecipeError(
@@ -64,13 +68,13 @@ class TrainingStream(StepStream):
                     f"{sorted(self.sources)}"
                 )
         for share in mixture.draw(start_step) if mixture.is_even else ():
-            if share.count % (world_size * accumulate):
+            if share.source not in budget.lengths and share.count % (world_size * accumulate):
                 raise RecipeError(
                     f"what a step takes from source {share.source!r} must be divisible by the "
                     f"number of ranks x accumulate = {world_size} x {accumulate}, but is "
                     f"{share.count}; change data.global_batch, the weights or the ranks"
                 )
-        self.accumulate, self.rank, self.world_size = accumulate, rank, world_size
+        self.splitter = Splitter(accumulate, rank, world_size, budget)
         self.start_step, self.end_step = start_step, end_step
         self.quarantine = Quarantine(bad_samples, quarantine, rank)
 
@@ -88,29 +92,28 @@ class TrainingStream(StepStream):
         """The batches of any step."""
         cost = Cost()
         shares = self.mixture.draw(step)
-        micros = tuple(
-            tuple(self._batch(part, cost) for part in parts) for parts in self._parts(shares)
-        )
+        plan = self.splitter.split(shares)
+        micros = tuple(tuple(self._batch(part, cost) for part in parts) for parts in plan.micros)
         drawn = {share.source: share.count for share in shares}
-        return StepBatches(step, micros, cost, drawn=drawn)
+        return StepBatches(step, micros, cost, drawn=drawn, tokens=plan.tokens, places=plan.places)
 
     def padding(self, step: int, failure: SslScaleError) -> StepBatches:
         """The step's shape without its samples."""
         micros = tuple(
-            tuple(Assembly(self.sources[part.source], part.rows).finish() for part in parts)
-            for parts in self._parts(self.mixture.draw(step))
+            tuple(
+                _pack(Assembly(self.sources[part.source], part.rows).finish(), part)
+                for part in parts
+            )
+            for parts in self.splitter.split(self.mixture.draw(step)).micros
         )
         return StepBatches(step, micros, failure=failure)
-
-    def _parts(self, shares: Sequence[Share]) -> list[list[Part]]:
-        return split_step(shares, self.accumulate, self.rank, self.world_size)
 
     def _batch(self, part: Part, cost: Cost) -> Batch:
         source = self.sources[part.source]
         batch = Assembly(source, part.rows, self.buffers, cost)
         for row, ref in enumerate(source.locate_all(part.positions)):
             self._read(batch, row, ref)
-        return batch.finish()
+        return _pack(batch.finish(), part)
 
     def _read(self, batch: Assembly, row: int, ref: SampleRef) -> None:
         """Put the sample into its row, or the one that takes its place."""
@@ -227,6 +230,19 @@ class ValidationStream(StepStream):
             self.quarantine.refuse(error, source.name)
             record = {"substitute": None, "key": source.key(ref), "reason": str(error)}
             self.quarantine.log(source.name, source.fingerprint, ref.position, record)
+
+
+def _pack(batch: Batch, part: Part) -> Batch:
+    """The batch, with one field's values laid end to end if the part says so."""
+    if part.packed is None:
+        return batch
+    padded = batch.fields[part.packed]
+    if not isinstance(padded, Ragged):
+        raise DataError(
+            f"source {part.source!r}: a packed field must have lengths that differ, but "
+            f"{part.packed!r} has one shape; take `pack` off the source"
+        )
+    return replace(batch, fields={**batch.fields, part.packed: Packed.of(padded)})
 
 
 def _check_rank(rank: int, world_size: int) -> None:

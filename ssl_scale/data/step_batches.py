@@ -38,6 +38,8 @@ class StepBatches:
         cost: what making it took.
         failure: why this rank could not make it; its batches are padding then.
         drawn: source -> samples that the step takes from it, over all ranks and micro-batches.
+        tokens: of the samples that are put together by length, over all ranks.
+        places: that the ranks together make, or wait, for these tokens.
     """
 
     step: int
@@ -45,6 +47,8 @@ class StepBatches:
     cost: Cost = field(default_factory=Cost)
     failure: SslScaleError | None = None
     drawn: Mapping[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    places: int = 0
 
     def __len__(self) -> int:
         return len(self.batches)

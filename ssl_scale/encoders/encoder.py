@@ -18,9 +18,11 @@ class Encoder(nn.Module, Part, ABC):
 
     Attributes:
         width: features of a token.
+        takes_packed: whether it keeps the samples of a packed view (`View.lengths`) apart.
     """
 
     width: int
+    takes_packed: bool = False
 
     def portable(self, spec: Spec["Encoder"]) -> Spec["Encoder"]:
         """What it was built from, without files beside it: what an export describes."""

@@ -125,8 +125,13 @@ class TextTransformer(TransformerEncoder):
         self.embedding = Embedding(vocab_size, size.width)
         self.segments = Embedding(segments, size.width) if segments else None
 
+    takes_packed = True
+
     def layout(self, view: View) -> Layout:
-        """One token a place."""
+        """One token a place; a packed view is laid out as if each sample had a row of its own."""
+        if view.lengths is not None:
+            places = torch.arange(max(1, int(view.lengths.max())), device=view.lengths.device)
+            return Layout((len(places),), (places < view.lengths[:, None])[:, None])
         return Layout((view.values.shape[-1],), view.valid)
 
     def forward(
@@ -186,6 +191,9 @@ def replaced_words(
     fill = mask.fill.flatten(0, 1)
     # Any id but its own: the draw skips that one.
     other = sequence_draw(view).integers("replace", vocab_size - 1, ids.shape[1])
+    if view.lengths is not None:
+        document, place = view.documents()
+        other = other[document, place][None]
     other = other + (other >= ids)
     replaced = torch.where(hidden & (fill == 1), other, ids)
     return replaced.masked_fill(hidden & (fill == 0), mask_token)

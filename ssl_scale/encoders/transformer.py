@@ -32,7 +32,7 @@ Pool: TypeAlias = Literal["cls", "mean", "first", "last"]
 
 def sequence_draw(view: View) -> Draw:
     """The randomness of each crop, ``[batch * crops]``; it does not depend on the other crops."""
-    batch, crops = view.valid.shape[:2]
+    batch, crops = len(view.seeds), view.valid.shape[1]
     ids = torch.arange(crops, device=view.seeds.device).repeat(batch)
     return Draw(view.seeds.repeat_interleave(crops)).child("crop", ids)
 
@@ -107,6 +107,8 @@ class TransformerEncoder(Encoder):
             is_full: whether sequences are full or wholly absent. Absent ones then run along, as
                 zeros, so that no length need be read from the device.
         """
+        if view.lengths is not None:
+            return self._encode_row(tokens, valid, view, mask, attend, keep)
         if self.position is not None:
             tokens = self.position(tokens, grid)
         origin = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
@@ -133,6 +135,46 @@ class TransformerEncoder(Encoder):
         if is_full:
             padded = {name: torch.where(real[..., None], x, 0) for name, x in padded.items()}
         return self._features(padded, valid, origin, tuple(view.valid.shape[:2]))
+
+    def _encode_row(
+        self,
+        tokens: Float[Tensor, "1 places width"],
+        valid: Bool[Tensor, "1 places"],
+        view: View,
+        mask: Mask | None,
+        attend: Attend,
+        keep: Sequence[str],
+    ) -> Features:
+        """A packed view: positions begin anew with each sample, and attention stays inside it."""
+        assert view.lengths is not None
+        if self.num_prefix or hidden_by(mask, "drop") is not None:
+            raise ValueError(
+                "packed samples need an encoder without tokens of its own (pool: mean, first or "
+                "last, and registers: 0) and a mask that drops no tokens; or take `pack` off the "
+                "source"
+            )
+        packing = Packing.row(view.lengths, tokens.shape[1])
+        grid = (max(packing.longest, 1),)
+        places = view.documents()[1].clamp(max=grid[0] - 1)
+        if self.position is not None:
+            tokens = self.position(tokens, grid, places)
+        out, kept = self.trunk(
+            packing.pack(tokens),
+            packing=packing,
+            attend=attend,
+            rotation=self._rotation(grid, places[None], packing),
+            draw=sequence_draw(view),
+            keep=keep,
+        )
+        pooled = pool_row(out, packing, view.lengths, self.pool)
+        return Features(
+            tokens=packing.unpack(out)[None],
+            valid=valid[None],
+            pooled=pooled[:, None],
+            prefix=pooled.new_zeros(len(pooled), 1, 0, pooled.shape[-1]),
+            origin=places[None, None],
+            kept={name: packing.unpack(value)[None] for name, value in kept.items()},
+        )
 
     def _rotation(
         self, grid: tuple[int, ...], origin: Int[Tensor, "sequences tokens"], packing: Packing
@@ -174,6 +216,23 @@ class TransformerEncoder(Encoder):
         places = torch.arange(valid.shape[1], device=valid.device)
         last = torch.where(valid, places, 0).amax(1)
         return tokens[torch.arange(len(last), device=last.device), last]
+
+
+def pool_row(
+    packed: Float[Tensor, "total width"],
+    packing: Packing,
+    lengths: Int[Tensor, " samples"],
+    pool: Pool,
+) -> Float[Tensor, "samples width"]:
+    """One vector for each sequence of a row; zero for one without tokens."""
+    sums = packed.new_zeros(len(lengths), packed.shape[-1])
+    if pool == "mean":
+        sums = sums.index_add(0, packing.sequence, packed)
+        return sums / lengths[:, None].clamp(min=1)
+    ends = lengths.cumsum(0)
+    has_any = lengths > 0
+    chosen = (ends - lengths if pool == "first" else ends - 1)[has_any]
+    return sums.index_add(0, has_any.nonzero()[:, 0], packed.index_select(0, chosen))
 
 
 def visible_places(

@@ -79,12 +79,14 @@ class Packing:
         index: ``[total]`` place of each packed token in the padded tensor, flattened; None if the
             two are the same.
         device: of the tensors.
+        is_row: whether the padded tensor is one row that holds all sequences, end to end.
     """
 
     lengths: tuple[int, ...]
     padded: int
     index: Tensor | None
     device: torch.device
+    is_row: bool = False
 
     @classmethod
     def full(cls, num: int, length: int, device: torch.device) -> "Packing":
@@ -99,6 +101,19 @@ class Packing:
         if all(length == padded for length in lengths):
             return cls.full(num, padded, valid.device)
         return cls(lengths, padded, valid.flatten().nonzero()[:, 0], valid.device)
+
+    @classmethod
+    def row(cls, lengths: Int[Tensor, " sequences"], places: int) -> "Packing":
+        """Sequences end to end in one row of so many places; any rest is padding."""
+        known = tuple(lengths.tolist())
+        index = None
+        if sum(known) != places:
+            index = torch.arange(sum(known), device=lengths.device)
+        return cls(known, places, index, lengths.device, is_row=True)
+
+    @property
+    def _rows(self) -> int:
+        return 1 if self.is_row else len(self.lengths)
 
     @cached_property
     def total(self) -> int:
@@ -129,7 +144,7 @@ class Packing:
     def place(self) -> Int[Tensor, " total"]:
         """Place of each packed token in its padded sequence."""
         if self.index is None:
-            return torch.arange(self.padded, device=self.device).repeat(len(self.lengths))
+            return torch.arange(self.padded, device=self.device).repeat(self._rows)
         return self.index % self.padded
 
     @cached_property
@@ -150,7 +165,7 @@ class Packing:
         self, packed: Shaped[Tensor, "total *rest"]
     ) -> Shaped[Tensor, "sequences tokens *rest"]:
         """Put the padding back, as zeros."""
-        shape = (len(self.lengths), self.padded, *packed.shape[1:])
+        shape = (self._rows, self.padded, *packed.shape[1:])
         if self.index is None:
             return packed.view(shape)
         flat = packed.new_zeros(shape[0] * shape[1], *shape[2:])

@@ -43,15 +43,22 @@ def sincos_table(
     return torch.cat([part for axis in angles for part in (axis.sin(), axis.cos())], dim=-1)
 
 
+def _ordered(table: Tensor, places: Tensor | None) -> Tensor:
+    return table if places is None else table.index_select(0, places)
+
+
 class SinCosPosition(nn.Module):
     """Adds fixed sine-cosine positions."""
 
     def forward(
-        self, tokens: Float[Tensor, "sequences places width"], grid: tuple[int, ...]
+        self,
+        tokens: Float[Tensor, "sequences places width"],
+        grid: tuple[int, ...],
+        places: Int[Tensor, " places"] | None = None,
     ) -> Float[Tensor, "sequences places width"]:
-        """The tokens with their places in the grid added."""
+        """The tokens with their places in the grid added; in its order unless told."""
         table = sincos_table(grid, tokens.shape[-1], tokens.device)
-        return tokens + table.to(tokens.dtype)
+        return tokens + _ordered(table, places).to(tokens.dtype)
 
 
 class LearnedPosition(nn.Module):
@@ -72,14 +79,17 @@ class LearnedPosition(nn.Module):
         nn.init.trunc_normal_(self.table, std=0.02, a=-0.04, b=0.04)
 
     def forward(
-        self, tokens: Float[Tensor, "sequences places width"], grid: tuple[int, ...]
+        self,
+        tokens: Float[Tensor, "sequences places width"],
+        grid: tuple[int, ...],
+        places: Int[Tensor, " places"] | None = None,
     ) -> Float[Tensor, "sequences places width"]:
-        """The tokens with their places in the grid added.
+        """The tokens with their places in the grid added; in its order unless told.
 
         Raises:
             ValueError: a sequence is longer than the table.
         """
-        return tokens + self._at(grid).to(tokens.dtype)
+        return tokens + _ordered(self._at(grid), places).to(tokens.dtype)
 
     def _at(self, grid: tuple[int, ...]) -> Tensor:
         if grid == self.grid:

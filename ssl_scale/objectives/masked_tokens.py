@@ -23,6 +23,8 @@ class MaskedTokens(Objective):
         vocab_size: number of different tokens.
     """
 
+    takes_packed = True
+
     def __init__(
         self,
         encoder: EncoderName,

@@ -22,11 +22,13 @@ class Objective(nn.Module, Part, ABC):
     Attributes:
         pairs: whether the loss compares samples of the global batch with each other. Such losses
             change meaning when the batch is cut into micro-batches, so they refuse accumulation.
+        takes_packed: whether samples may come to it packed (`View.lengths`).
         taught: names of own heads of which teachers keep a copy, for ``step.apply(name, by=...)``.
         reads: encoder name -> intermediates that `Features.kept` must hold.
     """
 
     pairs: bool = False
+    takes_packed: bool = False
     taught: tuple[str, ...] = ()
     reads: Mapping[str, tuple[str, ...]] = {}
 

@@ -27,7 +27,7 @@ class CrossChecks:
         self._names()
         self._length()
         self._micro_batches()
-        check_mixture(self.root, self.faults)
+        check_mixture(self.root, self.checker)
         self._teachers()
         self._masks()
         self._feeds()

@@ -59,6 +59,10 @@ class SourceSpec:
         end: what comes after the last sample: ``repeat`` starts the next epoch, ``stop`` ends
             training, ``drop`` goes on with the other sources; what is too little for a batch is
             left over.
+        lengths: the field whose length is a sample's number of tokens, as `ssl-data lengths` has
+            counted it.
+        pack: lay the texts of that field end to end in micro-batches of `max_tokens`, rather than
+            pad them; attention stays inside each text.
         path: the data set's folder; None where it is not bound.
     """
 
@@ -68,6 +72,8 @@ class SourceSpec:
     weight: Spec[Schedule] = field(default_factory=lambda: Spec(Constant, {"value": 1.0}))
     split: str | None = None
     end: Literal["repeat", "stop", "drop"] = "repeat"
+    lengths: FieldName | None = None
+    pack: bool = False
     path: Given[str | None] = None
 
     def __post_init__(self) -> None:
@@ -81,12 +87,13 @@ class MixturePlan:
 
     Args:
         unit: what they count. ``batch``: one source is drawn for each step. ``sample``: one is
-            drawn for each sample of a step.
+            drawn for each sample of a step. ``token``: the same, with weights that count tokens of
+            each source's `lengths`; exact over whole epochs.
         temperature: T, which multiplies each weight by ``n ** (1 / T)`` for a source of n samples:
             1 follows the sizes, a large T treats sources alike. None leaves sizes out.
     """
 
-    unit: Literal["batch", "sample"] = "batch"
+    unit: Literal["batch", "sample", "token"] = "batch"
     temperature: Positive | None = None
 
 
@@ -102,6 +109,8 @@ class DataPlan:
         per_step: ``all`` sources share every step's batch, in fixed parts by weight; with ``one``,
             `mixture` says what is drawn.
         mixture: what the sources' weights mean.
+        max_tokens: tokens that a rank takes in one micro-batch of a source with `lengths`; there
+            are as many micro-batches as that makes. None cuts by samples.
         window: samples of a block inside of which the order is shuffled.
         streams: contiguous streams that an epoch's order is cut into (C in design.md).
         num_workers: loader processes of each rank; 0 reads in the training process.
@@ -114,7 +123,13 @@ class DataPlan:
     validation: Mapping[str, ValidationSpec] = field(default_factory=dict)
     per_step: Literal["one", "all"] = "one"
     mixture: MixturePlan = field(default_factory=MixturePlan)
+    max_tokens: Count | None = None
     window: Count = 4096
     streams: Count = 64
     num_workers: Whole = 2
     bad_samples: Probability = 0.0
+
+    @property
+    def needs_lengths(self) -> bool:
+        """Whether the sources' lengths are looked at."""
+        return self.max_tokens is not None or self.mixture.unit == "token"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ssl_scale import dist
+from ssl_scale.masking.packed import pack_mask
 from ssl_scale.rng import Draw, combine, hash_name
 from ssl_scale.types import Attend, Batch, Features, Layout, Mask, View
 
@@ -82,6 +83,9 @@ class LiveStep:
             layout = self.layout(named.encoder, named.view)
             with torch.no_grad():
                 drawn = named.sampler(layout, Draw(self.batch.seeds).child("mask", name))
+                view = self.view(named.view)
+                if view.lengths is not None:
+                    drawn = pack_mask(drawn, view)
             answers.masks[name] = {named.view: drawn}
         return answers.masks[name]
 

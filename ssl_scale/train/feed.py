@@ -16,6 +16,7 @@ from ssl_scale.errors import UnboundDataError
 from ssl_scale.recipe.data_plan import SourceSpec, ValidationSpec
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.build import build_fields
+from ssl_scale.train.budgets import budget_of
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def training_loader(
         end_step=stop,
         bad_samples=recipe.data.bad_samples,
         quarantine=run_folder / "quarantine",
+        budget=budget_of(recipe, opened.training),
     )
     return steps_with_failure(stream, recipe.data.num_workers, pin=torch.cuda.is_available())
 

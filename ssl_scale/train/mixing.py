@@ -14,8 +14,10 @@ from typing import Any
 from ssl_scale.data.mixture import Begin, Ending, Mixture, make_mixture, temperature_weights
 from ssl_scale.data.mixture.stretches import ConstantWeights, ScheduledWeights, Weights
 from ssl_scale.data.source import Source
+from ssl_scale.errors import DataError
 from ssl_scale.optim.schedule import Constant
 from ssl_scale.recipe.recipe import Recipe
+from ssl_scale.train.budgets import lengths_of
 
 
 def mixture_of(
@@ -36,24 +38,28 @@ def mixture_of(
         for name, spec in plan.sources.items()
         if spec.end != "repeat"
     }
-    draws_a_step = plan.global_batch if plan.mixture.unit == "sample" else 1
+    draws_a_step = 1 if plan.mixture.unit == "batch" else plan.global_batch
     return make_mixture(
         _weights(recipe, sources, num_steps * draws_a_step, begin.step * draws_a_step),
         plan.global_batch,
         plan.per_step,
         recipe.train.seed,
-        unit=plan.mixture.unit,
+        unit="batch" if plan.mixture.unit == "batch" else "sample",
         endings=endings,
         begin=begin,
     )
 
 
 def _weights(recipe: Recipe, sources: Mapping[str, Source], num_draws: int, first: int) -> Weights:
-    temperature = recipe.data.mixture.temperature
+    temperature, tokens = recipe.data.mixture.temperature, _mean_tokens(recipe, sources)
     factors: dict[str, float] = dict.fromkeys(sources, 1.0)
     if temperature is not None:
         sizes = {name: len(source) for name, source in sources.items()}
+        if tokens:
+            sizes = {name: round(size * tokens[name]) for name, size in sizes.items()}
         factors = temperature_weights(sizes, temperature)
+    # A source of longer samples needs fewer of them for as many tokens.
+    factors = {name: factor / tokens.get(name, 1.0) for name, factor in factors.items()}
     specs = {name: spec.weight for name, spec in recipe.data.sources.items()}
     if all(spec.part is Constant for spec in specs.values()):
         return ConstantWeights(
@@ -61,6 +67,21 @@ def _weights(recipe: Recipe, sources: Mapping[str, Source], num_draws: int, firs
         )
     schedules = {name: _Scaled(spec.build(), factors[name]) for name, spec in specs.items()}
     return ScheduledWeights(schedules, num_draws, first)
+
+
+def _mean_tokens(recipe: Recipe, sources: Mapping[str, Source]) -> dict[str, float]:
+    """Tokens of a sample of each source, where weights count tokens."""
+    if recipe.data.mixture.unit != "token":
+        return {}
+    means = {name: each.mean() for name, each in lengths_of(recipe, sources).items()}
+    for name in sources:
+        if not means.get(name):
+            field = recipe.data.sources[name].lengths
+            raise DataError(
+                f"source {name!r}: must have tokens in field {field!r} where weights count tokens "
+                "(data.mixture.unit), but has none"
+            )
+    return means
 
 
 class _Scaled:
@@ -84,6 +105,7 @@ def describe(recipe: Recipe, sources: Mapping[str, Source], num_steps: int) -> d
         "global_batch": plan.global_batch,
         "seed": recipe.train.seed,
         "num_steps": num_steps if is_scheduled else None,
+        "mean_tokens": _mean_tokens(recipe, sources),
         "sources": {
             name: {
                 "weight": {"type": weights[name].part.__name__, **weights[name].arguments},

@@ -54,6 +54,8 @@ class StepReport:
     answers: list[Answers] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     drawn: Mapping[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    places: int = 0
 
 
 class PretrainingModule(pl.LightningModule):
@@ -136,6 +138,8 @@ class PretrainingModule(pl.LightningModule):
             answers=[answers for micro in ops.answers for answers in micro],
             figures=figures | {"grad_norm": norm, "lr": self.optim.learning_rate(ops.progress)},
             drawn=batches.drawn,
+            tokens=batches.tokens,
+            places=batches.places,
         )
 
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ssl_scale.part import Part
 from ssl_scale.rng import Draw
-from ssl_scale.types import Batch, Ragged, View
+from ssl_scale.types import Batch, Packed, Ragged, View
 
 
 class ViewMaker(Part, ABC):
@@ -32,7 +32,7 @@ def dense_field(batch: Batch, name: str) -> Tensor:
         ValueError: the field is absent, or ragged.
     """
     value = _field(batch, name)
-    if isinstance(value, Ragged):
+    if not isinstance(value, Tensor):
         raise ValueError(f"field {name!r} must be a tensor, but is ragged; is it a text field?")
     return value
 
@@ -44,6 +44,10 @@ def ragged_field(batch: Batch, name: str) -> Ragged:
         ValueError: the field is absent, or of one shape.
     """
     value = _field(batch, name)
+    if isinstance(value, Packed):
+        raise ValueError(
+            f"field {name!r} must be padded, but is packed; take `pack` off its source"
+        )
     if not isinstance(value, Ragged):
         raise ValueError(
             f"field {name!r} must be ragged, but is a tensor {list(value.shape)}; "
@@ -57,12 +61,12 @@ def present_samples(batch: Batch, name: str) -> Bool[Tensor, " batch"]:
     present = batch.fields.get(f"{name}.present")
     if present is None:
         return torch.ones(len(batch), dtype=torch.bool, device=batch.seeds.device)
-    if isinstance(present, Ragged):
+    if not isinstance(present, Tensor):
         raise ValueError(f"field '{name}.present' must be a tensor, but is ragged")
     return present
 
 
-def _field(batch: Batch, name: str) -> Tensor | Ragged:
+def _field(batch: Batch, name: str) -> Tensor | Ragged | Packed:
     if name not in batch.fields:
         raise ValueError(
             f"a batch of source {batch.source!r} must have the field {name!r}, "

@@ -78,6 +78,7 @@ class Reporting(pl.Callback):
         self.bar: ProgressBar | None = None
         self.samples = 0
         self.sources: dict[str, int] = {}
+        self.tokens = self.places = 0
         self.since = time.monotonic()
         self.waited_s = 0.0
         self._batch_ended = time.monotonic()
@@ -102,6 +103,7 @@ class Reporting(pl.Callback):
         for name, drawn in report.drawn.items():
             self.samples += drawn
             self.sources[name] = self.sources.get(name, 0) + drawn
+        self.tokens, self.places = self.tokens + report.tokens, self.places + report.places
         if self.bar is not None:
             self.bar.advance()
         if progress.done % self.every == 0 or progress.done == progress.total:
@@ -144,9 +146,12 @@ class Reporting(pl.Callback):
             "data_wait_share": waiting,
             **{f"samples/{name}": float(count) for name, count in sorted(self.sources.items())},
         }
+        if self.places:
+            figures["padding_share"] = 1 - self.tokens / self.places
+            figures["tokens_per_s"] = self.tokens / elapsed
         self.records.write("train", module.progress.done, figures)
         if self.bar is not None:
             slow = " waiting for data" if waiting > 0.3 else ""
             self.bar.tell(f"loss {total:.3f}, {self.samples / elapsed:.0f} samples/s{slow}")
         self.samples, self.waited_s, self.since = 0, 0.0, now
-        self.sources = {}
+        self.sources, self.tokens, self.places = {}, 0, 0
