@@ -115,7 +115,6 @@ def download(file: RemoteFile, target: Path, patience: Patience) -> None:
 
 def bring(folder: str, name: str, target: Path, patience: Patience) -> None:
     """Bring a file here, whatever it holds; one attempt."""
-
     _import_back_end(folder)
 
     def copy() -> None:

@@ -109,7 +109,7 @@ class Source:
         self.order = Order(sizes, key, streams, window) if shuffle else StoredOrder(sizes)
         self._lookahead = Lookahead(self.order)
         self._shards: OrderedDict[int, _OpenShard] = OrderedDict()
-        # What a stream reads in at a time: the shards under its window, and one at each of its ends.
+        # What a stream reads in at a time: shards under its window, and one at each of its ends.
         under_window = window * len(self.dataset.shards) // len(self.order)
         self._most_open = streams * (under_window + 2) + 2
 

@@ -25,7 +25,7 @@ from ssl_scale.recipe.evaluation_plan import EvaluationPlan
 from ssl_scale.report.features import Aligning, look_at, pooled, projected, text_batch
 from ssl_scale.rng import hash_name
 from ssl_scale.system.system import System
-from ssl_scale.types import Batch, Ragged, Step
+from ssl_scale.types import Batch, Step
 
 Figures = dict[str, Summary]
 Batches = Callable[[], Iterator[Batch]]
@@ -46,7 +46,7 @@ def look_for_labels(
 
     def both(step: Step) -> dict[str, Tensor]:
         labels = step.batch.fields[plan.label]
-        if isinstance(labels, Ragged) or labels.ndim != 1:
+        if not isinstance(labels, Tensor) or labels.ndim != 1:
             raise RecipeError(
                 f"evaluation.label must name a field of one class a sample, but {plan.label!r} is "
                 "not"

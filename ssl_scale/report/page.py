@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ssl_scale.errors import SslScaleError
+from ssl_scale.redact import redact, redact_text
 from ssl_scale.report.charts import map_chart
 from ssl_scale.report.curves import Curves, draw_curves
 from ssl_scale.report.gallery import Gallery, to_data_uri
@@ -23,7 +24,6 @@ from ssl_scale.report.pictures import update_gallery
 from ssl_scale.report.tables import Table, read_evaluation, summarize
 from ssl_scale.train.environment import compare_environments, read_environments, write_atomically
 from ssl_scale.train.records import METRICS_NAME, read_metrics, read_resumes
-from ssl_scale.redact import redact, redact_text
 
 REPORT_NAME = "report.html"
 

@@ -20,8 +20,8 @@ import torch
 
 from ssl_scale import dist
 from ssl_scale.errors import SslScaleError
-from ssl_scale.train.records import METRICS_NAME, read_metrics, read_resumes
 from ssl_scale.redact import redact_text
+from ssl_scale.train.records import METRICS_NAME, read_metrics, read_resumes
 
 ENVIRONMENT_NAME = "environment.json"
 

@@ -125,7 +125,8 @@ def train(
         name: partial(feed.validation_stream, recipe, opened, name, run_folder)
         for name in recipe.data.validation
     }
-    observing = Observing(build_observers(recipe), recipe.train.log_every, reporting)
+    observers = build_observers(recipe, run_folder, attempt)
+    observing = Observing(observers, recipe.train.log_every, reporting)
     validation = Validation(validators, recipe.train.validate_every or 0, reporting, observing)
     checkpointing = Checkpointing(
         writer,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_scale.errors import SslScaleError
-from ssl_scale.train.environment import write_atomically
 from ssl_scale.redact import redact
+from ssl_scale.train.environment import write_atomically
 
 ID_NAME = "wandb_id"
 

@@ -39,7 +39,7 @@ def recipe(folder: Path, label: str = "label") -> Recipe:
 
 
 def test_observers_are_built_with_the_classes_of_their_label(tmp_path: Path) -> None:
-    observers = build_observers(recipe(tmp_path))
+    observers = build_observers(recipe(tmp_path), tmp_path, 1)
     probe, rank = observers["watch"], observers["rank"]
     assert isinstance(probe, OnlineProbe) and probe.num_classes == 7
     assert isinstance(rank, RankMe) and rank.every == 3
@@ -49,12 +49,14 @@ def test_a_probe_of_a_field_that_is_no_label_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RecipeError, match=r"callbacks.watch: must name .* \['label'\], but names 'image'"
     ):
-        build_observers(recipe(tmp_path, label="image"))
+        build_observers(recipe(tmp_path, label="image"), tmp_path, 1)
 
 
 def test_every_observer_finds_its_own_state_again(tmp_path: Path) -> None:
     reporting = Reporting(Records(tmp_path, attempt=1), every=1, label="test")
-    saved, fresh = (Observing(build_observers(recipe(tmp_path)), 1, reporting) for _ in range(2))
+    saved, fresh = (
+        Observing(build_observers(recipe(tmp_path), tmp_path, 1), 1, reporting) for _ in range(2)
+    )
     probe, rank = saved.observers["watch"], saved.observers["rank"]
     assert isinstance(probe, OnlineProbe) and isinstance(rank, RankMe)
     probe.load_state_dict({"weight": torch.ones(2)})

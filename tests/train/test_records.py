@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 from ssl_scale.errors import SslScaleError
+from ssl_scale.redact import redact
 from ssl_scale.train.environment import (
     compare_environments,
     describe_environment,
@@ -18,7 +19,6 @@ from ssl_scale.train.environment import (
     record_environment,
 )
 from ssl_scale.train.records import Records, read_metrics, read_resumes
-from ssl_scale.redact import redact
 from ssl_scale.train.wandb_view import keep_id
 
 

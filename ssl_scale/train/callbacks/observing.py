@@ -1,6 +1,7 @@
 """Connects a recipe's observers to the training loop."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,25 +19,27 @@ from ssl_scale.train.callbacks.reporting import Reporting
 from ssl_scale.train.module import PretrainingModule
 
 
-def build_observers(recipe: Recipe) -> dict[str, Observer]:
-    """The recipe's callbacks, told the classes of its label fields.
+def build_observers(recipe: Recipe, run_folder: Path, attempt: int) -> dict[str, Observer]:
+    """The recipe's callbacks, told the run's place and the classes of its label fields.
 
     Raises:
         RecipeError: a part under ``callbacks`` is no observer, or its arguments do not fit.
     """
     fields = build_fields(recipe).items()
     classes = {name: field.num_classes for name, field in fields if isinstance(field, LabelField)}
-    return {name: _build_observer(spec, classes) for name, spec in recipe.callbacks.items()}
+    given = {"classes": classes, "run_folder": run_folder, "attempt": attempt}
+    return {name: _build_observer(spec, given) for name, spec in recipe.callbacks.items()}
 
 
-def _build_observer(spec: Spec[Part], classes: Mapping[str, int]) -> Observer:
+def _build_observer(spec: Spec[Part], given: Mapping[str, Any]) -> Observer:
     try:
-        observer = spec.build(classes=classes)
+        observer = spec.build(**given)
     except ValueError as error:
         raise RecipeError(f"{spec.path}: {error}") from error
     except KeyError as error:
         raise RecipeError(
-            f"{spec.path}: must name one of the label fields {sorted(classes)}, but names {error}"
+            f"{spec.path}: must name one of the label fields {sorted(given['classes'])}, but "
+            f"names {error}"
         ) from error
     if not isinstance(observer, Observer):
         raise RecipeError(f"{spec.path}: must be an Observer, but is {spec.part.__name__}")
