@@ -14,6 +14,7 @@ from ssl_scale.cli.options import add_overrides, read_recipe_of
 from ssl_scale.errors import DataError, RecipeError, SslScaleError, UnboundDataError
 
 if TYPE_CHECKING:
+    from ssl_scale.data.index import Dataset
     from ssl_scale.recipe.data_plan import SourceSpec, ValidationSpec
     from ssl_scale.recipe.recipe import Recipe
 
@@ -47,8 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a sound recipe amounts to."""
+    from ssl_scale.recipe.remote_cost import remote_costs
+
     recipe = read_recipe_of(arguments, arguments.recipe)
-    samples = _open_sources(recipe)
+    opened = _open_sources(recipe)
+    samples = {name: opened[f"data.sources.{name}"].num_samples for name in recipe.data.sources}
     groups = _build(recipe) if arguments.build else []
     steps = recipe.num_steps(samples)
     return {
@@ -58,18 +62,20 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         "samples": steps * recipe.data.global_batch,
         "global_batch": recipe.data.global_batch,
         "sources": samples,
+        "remote": remote_costs(opened.values(), recipe.data.streams),
         "objectives": list(recipe.objectives),
         "groups": groups,
     }
 
 
-def _open_sources(recipe: "Recipe") -> dict[str, int]:
-    """Samples of every training source; shards and fields of all sources are looked for.
+def _open_sources(recipe: "Recipe") -> dict[str, "Dataset"]:
+    """The data set of every source, by its path in the recipe; shards and fields are looked for.
 
     Raises:
         DataError: something is missing.
         RecipeError: a field's constructor refuses its arguments.
     """
+    from ssl_scale.data.index import check_shards
     from ssl_scale.data.lengths import Lengths
     from ssl_scale.data.source import Source
 
@@ -78,23 +84,25 @@ def _open_sources(recipe: "Recipe") -> dict[str, int]:
     except ValueError as error:
         raise RecipeError(f"{recipe.path}: fields cannot be built: {error}") from error
 
-    def open_source(path: str, source: "SourceSpec | ValidationSpec") -> int:
+    cache = recipe.data.cache.cache()
+
+    def open_source(path: str, source: "SourceSpec | ValidationSpec") -> "Dataset":
         try:
             read = {field: fields[field] for field in source.fields}
-            opened = Source(path, str(source.path), read)
+            opened = Source(path, str(source.path), read, cache=cache)
             lengths = getattr(source, "lengths", None)
             if recipe.data.needs_lengths and lengths is not None:
                 Lengths(opened, lengths)
-            return opened.dataset.num_samples
+            check_shards(opened.dataset)
+            return opened.dataset
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 
-    for name, held_out in recipe.data.validation.items():
-        open_source(f"data.validation.{name}", held_out)
-    return {
-        name: open_source(f"data.sources.{name}", source)
-        for name, source in recipe.data.sources.items()
+    sources: dict[str, SourceSpec | ValidationSpec] = {
+        **{f"data.validation.{name}": each for name, each in recipe.data.validation.items()},
+        **{f"data.sources.{name}": each for name, each in recipe.data.sources.items()},
     }
+    return {path: open_source(path, source) for path, source in sources.items()}
 
 
 def _build(recipe: "Recipe") -> list[str]:
@@ -116,13 +124,14 @@ def _build(recipe: "Recipe") -> list[str]:
 
 def _told(finding: dict[str, Any]) -> str:
     sources = ", ".join(f"{name} ({count:,})" for name, count in finding["sources"].items())
+    remote = "".join(f"  {line}\n" for line in finding["remote"])
     groups = "".join(f"  {line}\n" for line in finding["groups"])
     return (
         f"{finding['recipe']} is sound (fingerprint {finding['fingerprint']})\n"
         f"  {finding['steps']:,} steps of {finding['global_batch']:,} samples: "
         f"{finding['samples']:,} samples\n"
         f"  objectives: {', '.join(finding['objectives'])}\n"
-        f"  sources: {sources}\n{groups}"
+        f"  sources: {sources}\n{remote}{groups}"
     )
 
 

@@ -231,7 +231,7 @@ def _read_seal(about: Mapping[str, Any]) -> Seal:
 
 
 def check_shards(dataset: Dataset, most: int | None = None) -> None:
-    """Check that shards of a local data set are there and have their sizes.
+    """Check that shards are there and have their sizes; remote ones are when they are brought.
 
     Args:
         dataset: whose.
@@ -240,8 +240,9 @@ def check_shards(dataset: Dataset, most: int | None = None) -> None:
     Raises:
         DataError: one is missing or changed; says what to do.
     """
-    for shard in islice(dataset.shards, most):
-        _check_shard(dataset.folder, shard)
+    if dataset.address is None:
+        for shard in islice(dataset.shards, most):
+            _check_shard(dataset.folder, shard)
 
 
 def _check_shard(folder: Path, shard: Shard) -> None:

@@ -119,6 +119,8 @@ class StoredOrder:
         sizes: samples in each shard.
     """
 
+    streams = 1
+
     def __init__(self, sizes: Sizes) -> None:
         self.sizes, self._total = _require_sizes(sizes)
         self._line = ShardLine(self.sizes, None)

@@ -78,8 +78,8 @@ def folder_address(name: str) -> str:
         )
     if "?" in rest or "#" in rest:
         raise DataError(
-            f"{shown.partition('?')[0]}: an address must be that of a folder, but has a query or a "
-            "fragment; leave it out, and give credentials by the environment"
+            f"{re.split('[?#]', shown)[0]}: an address must be that of a folder, but has a query "
+            "or a fragment; leave it out, and give credentials by the environment"
         )
     if "::" in name:
         raise DataError(f"{shown}: one address must be given, but this is a chain; give the last")

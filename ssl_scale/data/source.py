@@ -25,6 +25,7 @@ from ssl_scale.data.index import Dataset, read_dataset, read_shard_index
 from ssl_scale.data.lookahead import Lookahead
 from ssl_scale.data.node_cache import NodeCache
 from ssl_scale.data.order import Order, StoredOrder
+from ssl_scale.data.read_ahead import READ_AHEAD
 from ssl_scale.data.reader import SHARD_READER
 from ssl_scale.data.seeds import Whole, combine, sample_seeds
 from ssl_scale.errors import DataError
@@ -129,8 +130,18 @@ class Source:
     def locate_all(self, positions: Whole) -> list[SampleRef]:
         """The samples at positions of the run."""
         place = self._lookahead.locate(positions)
+        if self.dataset.cache is not None and len(positions) > 1:
+            self._read_ahead(self.dataset.cache, positions, place.shard)
         columns = (positions, place.epoch, place.shard, place.row)
         return list(map(SampleRef, *(column.tolist() for column in columns)))
+
+    def _read_ahead(self, cache: NodeCache, positions: Whole, shards: Whole) -> None:
+        """Ask for the shards of these samples, then for those that their streams enter next."""
+        of_a_shard = -(-len(self) // len(self.dataset.shards))
+        ahead = of_a_shard * self.order.streams
+        later = self.order.locate(positions + ahead).shard
+        wanted = dict.fromkeys([*shards.tolist(), *later.tolist()])
+        READ_AHEAD.want(cache, map(self.dataset.remote_file, wanted))
 
     def locate(self, position: int) -> SampleRef:
         """The sample at a position of the run."""
@@ -226,7 +237,7 @@ class Source:
             wanted = " or ".join(f".{name}" for name in decoder.extensions)
             found = ", ".join(f".{name}" for name in sorted(present)) or "nothing"
             raise DataError(
-                f"{self.dataset.folder}: source {self.name!r} must have field {field!r} "
-                f"({wanted}), but its shards hold only {found}; name one of these as the field's "
-                "extension, or leave the field out of the source"
+                f"{self.dataset.address or self.dataset.folder}: source {self.name!r} must have "
+                f"field {field!r} ({wanted}), but its shards hold only {found}; name one of these "
+                "as the field's extension, or leave the field out of the source"
             )

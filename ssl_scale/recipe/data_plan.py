@@ -20,6 +20,7 @@ from ssl_scale.part import (
     Spec,
     Whole,
 )
+from ssl_scale.recipe.cache_plan import CachePlan
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class DataPlan:
         streams: contiguous streams that an epoch's order is cut into (C in design.md).
         num_workers: loader processes of each rank; 0 reads in the training process.
         bad_samples: share of unreadable samples that is tolerated; 0 stops at the first.
+        cache: where each node keeps shards that it reads from an address.
     """
 
     global_batch: Count
@@ -128,6 +130,7 @@ class DataPlan:
     streams: Count = 64
     num_workers: Whole = 2
     bad_samples: Probability = 0.0
+    cache: CachePlan = field(default_factory=CachePlan)
 
     @property
     def needs_lengths(self) -> bool:

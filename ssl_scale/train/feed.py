@@ -35,6 +35,7 @@ def open_sources(recipe: Recipe) -> Opened:
         UnboundDataError: a data set has no path.
     """
     fields = build_fields(recipe)
+    cache = recipe.data.cache.cache()
 
     def opened(name: str, spec: SourceSpec | ValidationSpec, shuffle: bool) -> Source:
         return Source(
@@ -45,6 +46,7 @@ def open_sources(recipe: Recipe) -> Opened:
             streams=recipe.data.streams,
             window=recipe.data.window,
             shuffle=shuffle,
+            cache=cache,
         )
 
     return Opened(
@@ -53,14 +55,14 @@ def open_sources(recipe: Recipe) -> Opened:
     )
 
 
-def folder_of(name: str, spec: SourceSpec | ValidationSpec) -> Path:
-    """Where a source's shards are."""
+def folder_of(name: str, spec: SourceSpec | ValidationSpec) -> str:
+    """Where a source's shards are: a path or an address."""
     if spec.path is None:
         raise UnboundDataError(
             f"source {name!r}: data set {spec.role!r} must be bound to a folder, but is not; add "
             f"--data {spec.role}=PATH"
         )
-    return Path(spec.path)
+    return spec.path
 
 
 def total_steps(recipe: Recipe, opened: Opened) -> int:

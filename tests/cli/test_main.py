@@ -88,6 +88,18 @@ def test_check_says_what_a_sound_recipe_amounts_to(
     assert "sources: digits (5)" in out
 
 
+def test_check_looks_at_all_shards_where_opening_looks_at_the_first(
+    digits: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ssl_scale.data.index._LOOKED_AT", 0)
+    (digits / "shard-000000.tar").write_bytes(b"cut")
+    assert main(["check", str(write(tmp_path, SOUND)), "--data", f"digits={digits}"]) == 2
+    assert "shard-000000.tar: must be" in capsys.readouterr().err
+
+
 def test_check_builds_the_parts_on_request(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,7 +38,7 @@ FIXED = "whose parts are fixed, but is"
         ("  mixture: {unti: sample}\n", "",
          "3: data.mixture.unti: this section takes no 'unti'; did you mean 'unit'?"),
         ("  mixture: {unit: smaple}\n", "",
-         "3: data.mixture.unit: must be 'batch' or 'sample', but is 'smaple'"),
+         "3: data.mixture.unit: must be 'batch', 'sample' or 'token', but is 'smaple'"),
         ("  mixture: {temperature: 0}\n", "",
          "3: data.mixture.temperature: must be greater than 0, but is 0"),
         ("  per_step: all\n  mixture: {unit: sample}\n", "",
