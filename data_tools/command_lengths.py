@@ -11,6 +11,8 @@ EXAMPLES = """\
 examples:
   ssl-data lengths shards/stdlib --extension txt --tokenizer shards/tokenizer.json
   ssl-data lengths shards/scans --extension points.npy --workers 8
+  ssl-data lengths shards/scans --extension npz --entry points
+  ssl-data lengths shards/pages --extension json --entry title --tokenizer shards/tokenizer.json
 
 Writes lengths/NAME.npy into the folder; shards are only read. A killed run goes on where it was,
 and after the data set has grown only what is new is counted.
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", type=Path, help="count tokens of texts by it [count rows of .npy arrays]"
     )
+    parser.add_argument("--entry", help="of .npz files this array, of JSON this text [all of it]")
     parser.add_argument("--workers", type=int, help="processes; 0 for none [as many as CPUs]")
 
 
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.workers is not None and args.workers < 0:
         raise DataError(f"--workers must be 0 or more, but is {args.workers}")
-    tasks = plan_lengths(args.folder, args.extension, args.tokenizer)
+    tasks = plan_lengths(args.folder, args.extension, args.tokenizer, args.entry)
     workers = default_workers(len(tasks)) if args.workers is None else args.workers
     with Progress("lengths", sum(task.size for task in tasks), "samples") as bar:
         column, counts = write_lengths(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_scale.data.decoding import ArrayField, UndecodableError
+from ssl_scale.data.array_field import ArrayField
+from ssl_scale.data.decoding import UndecodableError
 from ssl_scale.data.index import read_dataset
 from ssl_scale.data.lengths import ABSENT, LENGTHS_FOLDER, length_files, seal_of
 from ssl_scale.data.source import Source
@@ -40,18 +41,21 @@ class Measuring:
         shard: its number.
         extensions: of the members that are measured; a sample's first one counts.
         tokenizer: file of the tokenizer that counts; None for arrays.
+        entry: which array of ``.npz`` files, or text of JSON; None for all there is.
     """
 
     folder: str
     shard: int
     extensions: tuple[str, ...]
     tokenizer: str | None
+    entry: str | None = None
 
     def field(self) -> TextField | ArrayField:
         """What counts."""
         if self.tokenizer is None:
-            return ArrayField(self.extensions, shape=[-1])
-        return TextField(self.extensions, self.tokenizer, _UNCUT, begin=None, end=None)
+            return ArrayField(self.extensions, shape=[-1], entry=self.entry)
+        entry = self.entry
+        return TextField(self.extensions, self.tokenizer, _UNCUT, begin=None, end=None, entry=entry)
 
 
 def measure_shard(measuring: Measuring, folder: Path) -> Produced:
@@ -67,9 +71,11 @@ def measure_shard(measuring: Measuring, folder: Path) -> Produced:
         if member is None:
             continue
         try:
-            counts[row] = field.count(member[0])
+            count = field.count(*member)
         except UndecodableError:
             bad += 1
+        else:
+            counts[row] = ABSENT if count is None else count
     part = folder / PRIVATE / f"{measuring.shard:06d}.npy"
     part.parent.mkdir()
     np.save(part, counts, allow_pickle=False)
@@ -78,7 +84,9 @@ def measure_shard(measuring: Measuring, folder: Path) -> Produced:
     return Produced({"samples": len(counts), "measured": len(known), "bad": bad, "total": total})
 
 
-def plan_lengths(folder: Path, extensions: Sequence[str], tokenizer: Path | None) -> list[Task]:
+def plan_lengths(
+    folder: Path, extensions: Sequence[str], tokenizer: Path | None, entry: str | None = None
+) -> list[Task]:
     """One task a shard.
 
     Raises:
@@ -96,7 +104,7 @@ def plan_lengths(folder: Path, extensions: Sequence[str], tokenizer: Path | None
     return [
         Task(
             name=f"{number:06d}",
-            payload=Measuring(str(folder), number, names, counter),
+            payload=Measuring(str(folder), number, names, counter, entry),
             input_hash=shard.xxh3,
             size=shard.samples,
         )

@@ -21,9 +21,13 @@ Attend: TypeAlias = Literal["full", "causal", "diagonal"]
 class Ragged:
     """Values of different lengths, padded: what a batch holds for one text or sequence field.
 
+    Values may differ in several axes: height and width of a picture, channels and steps of a
+    recording.
+
     Args:
-        values: ``[batch, length, ...]``.
-        lengths: ``[batch]`` true lengths; 0 where a sample lacks the field.
+        values: ``[batch, length, ...]``; of several ragged axes ``[batch, *lengths, ...]``.
+        lengths: ``[batch]`` true lengths, of several ragged axes ``[batch, axes]``; 0 where a
+            sample lacks the field.
     """
 
     values: Tensor
@@ -31,9 +35,15 @@ class Ragged:
 
     @property
     def valid(self) -> Tensor:
-        """``[batch, length]``: true inside each sample's length."""
-        places = torch.arange(self.values.shape[1], device=self.values.device)
-        return places < self.lengths[:, None]
+        """``[batch, length]`` or ``[batch, *lengths]``: true inside each sample's lengths."""
+        each = self.lengths[:, None] if self.lengths.ndim == 1 else self.lengths
+        valid = torch.ones(len(each), *[1] * each.shape[1], dtype=torch.bool, device=each.device)
+        for axis, lengths in enumerate(each.T, start=1):
+            places = torch.arange(self.values.shape[axis], device=each.device)
+            others = [1] * (each.shape[1] - axis)
+            inside = (places < lengths[:, None]).view(len(each), *[1] * (axis - 1), -1, *others)
+            valid = valid & inside
+        return valid
 
     def to(self, device: torch.device) -> "Ragged":
         """The same values on another device."""
@@ -60,7 +70,16 @@ class Packed:
 
     @classmethod
     def of(cls, ragged: Ragged) -> "Packed":
-        """Without the padding; one place of it stays where there is nothing else."""
+        """Without the padding; one place of it stays where there is nothing else.
+
+        Raises:
+            ValueError: more than one length differs, and a row cannot hold it.
+        """
+        if ragged.lengths.ndim > 1:
+            raise ValueError(
+                f"a packed field must differ in one length, but has {ragged.lengths.shape[1]} of "
+                "them; take `pack` off its source"
+            )
         values = ragged.values[ragged.valid]
         return cls(values if len(values) else ragged.values[0, :1], ragged.lengths)
 

@@ -1,6 +1,7 @@
 """A batch in the making: each row is read, and decoded where it will stay."""
 
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,13 +48,18 @@ class Assembly:
         fetched = perf_counter()
         try:
             for name, found in members.items():
-                self._columns[name].put(row, found)
+                if found is None:
+                    self._columns[name].lacking.add(row)
+                else:
+                    self._columns[name].put(row, *found)
+                    cost.read_bytes += len(found[0])
         except UndecodableError as error:
+            for column in self._columns.values():
+                column.lacking.discard(row)
             raise self.source.located(error, ref, name) from error
         finally:
             cost.read_ms += (fetched - started) * 1e3
             cost.decode_ms += (perf_counter() - fetched) * 1e3
-            cost.read_bytes += sum([len(found[0]) for found in members.values() if found])
         self._refs[row] = ref
 
     def finish(self) -> Batch:
@@ -62,58 +68,63 @@ class Assembly:
         A field that some row lacks has ``<field>.present`` beside it, unless lengths tell.
         """
         started = perf_counter()
+        source, refs = self.source, self._refs
+        padding = {row for row, ref in enumerate(refs) if ref is None}
         fields: dict[str, Tensor | Ragged] = {}
-        is_read = [ref is not None for ref in self._refs]
         for name, column in self._columns.items():
-            present = [a and b for a, b in zip(column.present, is_read, strict=True)]
-            fields[name] = values = column.finish(present)
-            if isinstance(values, Tensor) and not all(present):
+            column.lacking |= padding
+            fields[name] = values = column.finish()
+            if column.lacking and isinstance(values, Tensor):
+                present = [row not in column.lacking for row in range(len(refs))]
                 fields[f"{name}.present"] = torch.tensor(present)
-        keys = tuple("" if ref is None else self.source.key(ref) for ref in self._refs)
-        seeds = np.zeros(len(keys), dtype=np.int64)
-        read = [ref for ref in self._refs if ref is not None]
-        seeds[is_read] = self.source.seeds([ref.epoch for ref in read], list(filter(None, keys)))
-        batch = Batch(self.source.name, fields, torch.from_numpy(seeds), keys)
+        keys = tuple(["" if ref is None else source.key(ref) for ref in refs])
+        seeds = np.zeros(len(refs), dtype=np.int64)
+        read = [row for row in range(len(refs)) if row not in padding]
+        seeds[read] = source.seeds([ref.epoch for ref in refs if ref], [keys[row] for row in read])
+        batch = Batch(source.name, fields, torch.from_numpy(seeds), keys)
         self.cost.collate_ms += (perf_counter() - started) * 1e3
         return batch
 
 
 class _Column:
-    """A field of a batch, collated at the end."""
+    """A field of a batch, collated at the end.
+
+    Attributes:
+        lacking: rows without a value.
+    """
 
     def __init__(self, field: FieldDecoder, rows: int) -> None:
-        self._field, self._values = field, [None] * rows
-        self.present = [False] * rows
+        self._field = field
+        self._values: list[Any] = [None] * rows
+        self.lacking: set[int] = set()
 
-    def put(self, row: int, found: tuple[bytes, str] | None) -> None:
-        self.present[row] = found is not None
-        if found is not None:
-            self._values[row] = self._field.decode(*found)
+    def put(self, row: int, member: bytes, extension: str) -> None:
+        self._values[row] = value = self._field.decode(member, extension)
+        if value is None:
+            self.lacking.add(row)
 
-    def finish(self, present: list[bool]) -> Tensor | Ragged:
-        return self._field.collate(
-            [
-                value if is_there else self._field.missing()
-                for value, is_there in zip(self._values, present, strict=True)
-            ]
-        )
+    def finish(self) -> Tensor | Ragged:
+        for row in self.lacking:
+            self._values[row] = self._field.missing()
+        return self._field.collate(self._values)
 
 
 class _FixedColumn:
-    """A field of a batch whose values are decoded into it."""
+    """A field of a batch whose values are decoded into it.
+
+    Attributes:
+        lacking: rows without a value.
+    """
 
     def __init__(self, field: FixedField, rows: int, buffers: Buffers) -> None:
         self._field = field
         self._places = buffers.empty((rows, *field.shape), field.dtype)
-        self.present = [False] * rows
+        self.lacking: set[int] = set()
 
-    def put(self, row: int, found: tuple[bytes, str] | None) -> None:
-        self.present[row] = found is not None
-        if found is not None:
-            self._field.decode_into(self._places[row], *found)
+    def put(self, row: int, member: bytes, extension: str) -> None:
+        self._field.decode_into(self._places[row], member, extension)
 
-    def finish(self, present: list[bool]) -> Tensor:
-        for row, is_there in enumerate(present):
-            if not is_there:
-                self._places[row] = self._field.blank
+    def finish(self) -> Tensor:
+        for row in self.lacking:
+            self._places[row] = self._field.blank
         return torch.from_numpy(self._field.arrange(self._places))

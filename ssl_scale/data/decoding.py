@@ -5,25 +5,23 @@ A sample may lack a field: `missing` stands in for it and the batch gets ``<fiel
 Pictures and text have files of their own.
 """
 
-import io
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
 from torch import Tensor
 
-from ssl_scale.data.seeds import Whole
-from ssl_scale.errors import DataError
+from ssl_scale.data.json_entry import json_entry
+from ssl_scale.data.undecodable import UndecodableError as UndecodableError
 from ssl_scale.part import Count, Part
 from ssl_scale.types import Ragged
 
-
-class UndecodableError(DataError):
-    """A member's bytes are not what its field must be: the sample is bad, not the disk."""
+# Reading one of these runs whatever code it holds.
+_PICKLES = frozenset({"pkl", "pickle", "pyd", "pt", "pth", "joblib"})
 
 
 class FieldDecoder(Part, ABC):
@@ -38,10 +36,16 @@ class FieldDecoder(Part, ABC):
         if not names or not all(names):
             raise ValueError(f"extension must name at least one, but is {extension!r}")
         self.extensions = tuple(name.lstrip(".").lower() for name in names)
+        for name in self.extensions:
+            if name.rpartition(".")[-1] in _PICKLES:
+                raise ValueError(
+                    f"extension must not be a pickle's, but is {name!r}: reading it would run "
+                    "whatever code it holds; store arrays as npy or npz, the rest as json"
+                )
 
     @abstractmethod
     def decode(self, member: bytes, extension: str) -> Any:
-        """The value of one member.
+        """The value of one member; None if the member says that the sample lacks the field.
 
         Raises:
             UndecodableError: the bytes are not what the field must be.
@@ -112,17 +116,24 @@ class LabelField(FieldDecoder):
         num_classes: classes are 0 to this, exclusive.
         multiple: whether a sample may be of several classes; the batch then holds ``[batch,
             classes]`` zeros and ones.
+        entry: where ``.json`` members have it, as in ``object.label``.
     """
 
     def __init__(
-        self, extension: str | Sequence[str], num_classes: Count, multiple: bool = False
+        self,
+        extension: str | Sequence[str],
+        num_classes: Count,
+        multiple: bool = False,
+        entry: str | None = None,
     ) -> None:
         super().__init__(extension)
-        self.num_classes, self.multiple = num_classes, multiple
+        self.num_classes, self.multiple, self.entry = num_classes, multiple, entry
 
-    def decode(self, member: bytes, extension: str) -> int | list[int]:
+    def decode(self, member: bytes, extension: str) -> int | list[int] | None:
         """The class, or the list of classes."""
-        text = member.decode("utf-8", "replace").strip()
+        if (content := json_entry(member, extension, self.entry)) is None:
+            return None
+        text = content.decode("utf-8", "replace").strip()
         if self.multiple:
             words = text.removeprefix("[").removesuffix("]").replace(",", " ").split()
             return [self._number(word) for word in words]
@@ -154,11 +165,22 @@ class LabelField(FieldDecoder):
 
 
 class NumberField(FieldDecoder):
-    """One number, as text."""
+    """One number, as text.
 
-    def decode(self, member: bytes, extension: str) -> float:
+    Args:
+        extension: of the members.
+        entry: where ``.json`` members have it, as in ``scores.0``.
+    """
+
+    def __init__(self, extension: str | Sequence[str], entry: str | None = None) -> None:
+        super().__init__(extension)
+        self.entry = entry
+
+    def decode(self, member: bytes, extension: str) -> float | None:
         """The number."""
-        text = member.decode("utf-8", "replace").strip()
+        if (content := json_entry(member, extension, self.entry)) is None:
+            return None
+        text = content.decode("utf-8", "replace").strip()
         try:
             number = float(text)
         except ValueError:
@@ -176,96 +198,18 @@ class NumberField(FieldDecoder):
         return torch.tensor(values, dtype=torch.float32)
 
 
-class ArrayField(FieldDecoder):
-    """A NumPy array (``.npy``), never one of Python objects.
+def pad(values: Sequence[np.ndarray], axes: int = 1) -> Ragged:
+    """Arrays of different lengths as one tensor, at least one place long: no axis is empty.
 
     Args:
-        extension: of the members.
-        shape: of each array; -1 as the first length lets it differ, and the batch is ragged.
-        dtype: what the values are converted to.
+        values: arrays that differ in their first axes only.
+        axes: in how many.
     """
-
-    def __init__(
-        self,
-        extension: str | Sequence[str],
-        shape: Sequence[int],
-        dtype: Literal["float32", "float64", "int64", "int32", "uint8", "bool"] = "float32",
-    ) -> None:
-        super().__init__(extension)
-        self.shape = tuple(shape)
-        if any(size < 1 for size in self.shape[1:]) or self.shape[:1] in ((0,), (-2,)):
-            raise ValueError(
-                f"shape must have lengths of at least 1, or -1 as the first, but is {list(shape)}"
-            )
-        self.varies = self.shape[:1] == (-1,)
-        self.dtype = np.dtype(dtype)
-
-    def decode(self, member: bytes, extension: str) -> np.ndarray:
-        """The array."""
-        array = _read_npy(member)
-        expected = (*array.shape[:1], *self.shape[1:]) if self.varies else self.shape
-        if array.shape != expected or array.ndim != len(self.shape):
-            raise UndecodableError(
-                f"must have shape {list(self.shape)}, but has {list(array.shape)}"
-            )
-        return array.astype(self.dtype, copy=False)
-
-    @property
-    def length_name(self) -> str:
-        """Arrays are counted as they are stored."""
-        return f"{'+'.join(self.extensions)}-npy"
-
-    @property
-    def length_options(self) -> str:
-        """Nothing but the extension."""
-        return f"--extension {' '.join(self.extensions)}"
-
-    def count(self, member: bytes) -> int:
-        """The array's first length."""
-        array = _read_npy(member)
-        if not array.ndim:
-            raise UndecodableError("must have a length, but is a single number")
-        return len(array)
-
-    def lengths_of(self, counts: Whole) -> Whole:
-        """The same: arrays are not cut."""
-        return counts
-
-    def missing(self) -> np.ndarray:
-        """Zeros; none at all where the length differs."""
-        return np.zeros((0, *self.shape[1:]) if self.varies else self.shape, self.dtype)
-
-    def collate(self, values: Sequence[np.ndarray]) -> Tensor | Ragged:
-        """``[batch, *shape]``, padded with zeros where the length differs."""
-        if self.varies:
-            return pad(values)
-        return torch.from_numpy(np.stack(values))
-
-
-def pad(values: Sequence[np.ndarray]) -> Ragged:
-    """Arrays of different lengths as one tensor, at least one place long: no axis is empty."""
-    lengths = [len(value) for value in values]
-    longest = max(1, *lengths)
-    padded = np.zeros((len(values), longest, *values[0].shape[1:]), values[0].dtype)
+    lengths = np.array([value.shape[:axes] for value in values], dtype=np.int64)
+    longest = lengths.max(0).clip(1)
+    padded = np.zeros((len(values), *longest, *values[0].shape[axes:]), values[0].dtype)
     for row, value in zip(padded, values, strict=True):
-        row[: len(value)] = value
-    return Ragged(torch.from_numpy(padded), torch.tensor(lengths, dtype=torch.int64))
-
-
-def _read_npy(member: bytes) -> np.ndarray:
-    """Read an array; a header that lies about the size is refused before it claims memory."""
-    file = io.BytesIO(member)
-    try:
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, _, dtype = read_header(file)
-        expected = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or expected != len(member) - file.tell():
-            raise ValueError(f"a header of {shape} {dtype} does not fit {len(member)} bytes")
-        file.seek(0)
-        return np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise UndecodableError(f"must be a .npy array of numbers, but is not ({error})") from error
+        row[tuple(map(slice, value.shape[:axes]))] = value
+    return Ragged(
+        torch.from_numpy(padded), torch.from_numpy(lengths.ravel() if axes == 1 else lengths)
+    )

@@ -39,8 +39,8 @@ class Measured(Protocol):
     @property
     def length_options(self) -> str: ...  # noqa: D102
 
-    def count(self, member: bytes) -> int:
-        """What is stored of a member."""
+    def count(self, member: bytes, extension: str) -> int | None:
+        """What is stored of a member; None if it says that the sample lacks the field."""
 
     def lengths_of(self, counts: Whole) -> Whole:
         """Lengths in a batch, of what is stored."""

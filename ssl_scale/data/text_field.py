@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import xxhash
 from tokenizers import Tokenizer
 
 from ssl_scale.data.decoding import FieldDecoder, UndecodableError, pad
+from ssl_scale.data.json_entry import json_entry
 from ssl_scale.data.seeds import Whole
 from ssl_scale.errors import DataError
 from ssl_scale.part import Count, Given, RoleName
@@ -25,6 +27,7 @@ class TextField(FieldDecoder):
         max_tokens: longest sequence, special tokens included.
         begin: token put first; null for none.
         end: token put last, kept when the text is cut; null for none.
+        entry: where ``.json`` members have the text, as in ``captions.0``; null for all of it.
         paths: role -> path.
     """
 
@@ -35,12 +38,13 @@ class TextField(FieldDecoder):
         max_tokens: Count,
         begin: str | None = "[CLS]",
         end: str | None = "[SEP]",
+        entry: str | None = None,
         *,
         paths: Given[Mapping[str, str] | None] = None,
     ) -> None:
         super().__init__(extension)
         self.path = Path((paths or {}).get(tokenizer, tokenizer))
-        self.max_tokens = max_tokens
+        self.max_tokens, self.entry = max_tokens, entry
         self._tokenizer = _open_tokenizer(self.path)
         self._first = [] if begin is None else [self.token_id(begin)]
         self._last = [] if end is None else [self.token_id(end)]
@@ -69,12 +73,22 @@ class TextField(FieldDecoder):
             )
         return number
 
-    def decode(self, member: bytes, extension: str) -> np.ndarray:
-        """``[length]`` int64 ids."""
+    def text(self, member: bytes, extension: str) -> str | None:
+        """The text itself; None if JSON says that there is none.
+
+        Raises:
+            UndecodableError: the member is no UTF-8, or no such JSON.
+        """
+        content = json_entry(member, extension, self.entry)
         try:
-            text = member.decode()
+            return None if content is None else content.decode()
         except UnicodeDecodeError as error:
             raise UndecodableError(f"must be UTF-8 text, but is not ({error})") from error
+
+    def decode(self, member: bytes, extension: str) -> np.ndarray | None:
+        """``[length]`` int64 ids."""
+        if (text := self.text(member, extension)) is None:
+            return None
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids[: self._room]
         return np.array([*self._first, *ids, *self._last], dtype=np.int64)
 
@@ -82,19 +96,19 @@ class TextField(FieldDecoder):
     def length_name(self) -> str:
         """Texts are counted by the tokenizer's contents; cutting and special tokens come later."""
         digest = xxhash.xxh3_64_hexdigest(self.path.read_bytes())
-        return f"{'+'.join(self.extensions)}-{digest}"
+        entry = "" if self.entry is None else f"-{quote(self.entry, safe='')}"
+        return f"{'+'.join(self.extensions)}{entry}-{digest}"
 
     @property
     def length_options(self) -> str:
-        """The tokenizer."""
-        return f"--extension {' '.join(self.extensions)} --tokenizer {self.path}"
+        """The tokenizer, and which entry."""
+        entry = "" if self.entry is None else f" --entry {self.entry}"
+        return f"--extension {' '.join(self.extensions)} --tokenizer {self.path}{entry}"
 
-    def count(self, member: bytes) -> int:
+    def count(self, member: bytes, extension: str) -> int | None:
         """Tokens of the whole text, without special ones."""
-        try:
-            text = member.decode()
-        except UnicodeDecodeError as error:
-            raise UndecodableError(f"must be UTF-8 text, but is not ({error})") from error
+        if (text := self.text(member, extension)) is None:
+            return None
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def lengths_of(self, counts: Whole) -> Whole:

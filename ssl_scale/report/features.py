@@ -96,6 +96,5 @@ def projected(
 
 def text_batch(texts: Sequence[str], name: str, field: FieldDecoder) -> Batch:
     """Texts that are no data set, as a batch."""
-    extension = field.extensions[0]
-    samples = [{"__key__": text, name: field.decode(text.encode(), extension)} for text in texts]
+    samples = [{"__key__": text, name: field.decode(text.encode(), "txt")} for text in texts]
     return collate("texts", {name: field}, samples, np.zeros(len(texts), np.int64))

@@ -113,11 +113,12 @@ class _Shown:
     def _names(self, source: Source, places: np.ndarray, labels: np.ndarray) -> list[str]:
         """A sample's caption where it has one, else its class's name."""
         names = [self._class_name(label) for label in labels.tolist()]
-        if self.caption in source.fields:
+        field = source.fields.get(self.caption or "")
+        if self.caption and isinstance(field, TextField):
             for row, ref in enumerate(source.locate_all(places)):
                 member = source.fetch(ref)[self.caption]
                 if member is not None:
-                    names[row] = member[0].decode("utf-8", "replace")[:200]
+                    names[row] = (field.text(*member) or names[row])[:200]
         return names
 
     def _class_name(self, label: Any) -> str:

@@ -251,7 +251,7 @@ def _bytes_of(sample: Sample, field: FieldDecoder) -> tuple[bytes, str]:
         sample.save(buffer, format="PNG")
         return buffer.getvalue(), "png"
     if isinstance(sample, str) and isinstance(field, TextField):
-        return sample.encode(), extension
+        return sample.encode(), "txt"  # also where the shards keep it inside JSON
     return Path(sample).read_bytes(), Path(sample).suffix.lstrip(".") or extension
 
 

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ssl_scale.data.decoding import (
-    ArrayField,
     FieldDecoder,
     LabelField,
     NumberField,
@@ -20,7 +18,6 @@ from ssl_scale.data.image_field import ImageField
 from ssl_scale.data.text_field import TextField
 from ssl_scale.errors import DataError
 from ssl_scale.part import Spec
-from ssl_scale.types import Ragged
 from tests.data.shards import png
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "one", "two", "three"]
@@ -103,6 +100,14 @@ def test_every_colour_mode_becomes_the_channels_asked_for(mode: str, channels: i
     assert value.shape == (channels, 8, 8)
 
 
+def test_webp_decodes_whatever_the_extension_says() -> None:
+    pixels = np.asarray(Image.open(io.BytesIO(picture(16, 16))))
+    member = picture(16, 16, format="webp", lossless=True)
+    for extension in ("webp", "png"):
+        value = ImageField(extension, size_px=16).decode(member, extension)
+        assert np.array_equal(value, pixels.transpose(2, 0, 1))
+
+
 def bomb(width: int, height: int) -> bytes:
     """A PNG of a few bytes that claims to be huge."""
 
@@ -135,7 +140,8 @@ IMAGE = ImageField("png", size_px=8)
         (LabelField("cls", 10, multiple=True), b"[1, 11]", r"in \[0, 10\), but is '11'"),
         (NumberField("num"), b"many", "must be a finite number, but is 'many'"),
         (NumberField("num"), b"nan", "must be a finite number, but is 'nan'"),
-        (ArrayField("npy", [2]), b"", "must be a .npy array of numbers, but is not"),
+        (IMAGE, picture(64, 64, format="webp")[:200], "must be a picture, but does not decode"),
+        (IMAGE, picture(64, 64, format="webp", lossless=True)[:40], "must be a picture, but does"),
     ],
 )
 def test_a_member_that_is_not_what_it_must_be(
@@ -143,46 +149,6 @@ def test_a_member_that_is_not_what_it_must_be(
 ) -> None:
     with pytest.raises(UndecodableError, match=message):
         decoder.decode(member, decoder.extensions[0])
-
-
-def npy(array: np.ndarray, allow_pickle: bool = False) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=allow_pickle)
-    return file.getvalue()
-
-
-def test_arrays_are_stacked_or_padded() -> None:
-    rng = np.random.default_rng(0)
-    fixed = ArrayField("npy", [2, 3])
-    arrays = [rng.normal(size=(2, 3)) for _ in range(2)]
-    values = [fixed.decode(npy(array), "npy") for array in arrays]
-    assert torch.equal(fixed.collate(values), torch.tensor(np.stack(arrays), dtype=torch.float32))
-    varying = ArrayField("npy", [-1, 3], dtype="int64")
-    values = [varying.decode(npy(np.ones((n, 3), np.int32)), "npy") for n in (2, 0, 4)]
-    ragged = varying.collate([*values, varying.missing()])
-    assert isinstance(ragged, Ragged)
-    assert ragged.values.shape == (4, 4, 3)
-    assert ragged.lengths.tolist() == [2, 0, 4, 0]
-    assert ragged.values.sum() == 18
-
-
-@pytest.mark.parametrize("shape", [(3, 2), (2, 3, 1), (6,), ()])
-def test_an_array_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
-    for wanted in ([2, 3], [-1, 3]):
-        with pytest.raises(UndecodableError, match=r"must have shape \[.*3\], but has"):
-            ArrayField("npy", wanted).decode(npy(np.zeros(shape)), "npy")
-
-
-def test_an_array_of_objects_is_never_unpickled() -> None:
-    member = npy(np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(UndecodableError, match="must be a .npy array of numbers"):
-        ArrayField("npy", [1]).decode(member, "npy")
-
-
-def test_an_array_header_that_claims_more_than_is_there_takes_no_memory() -> None:
-    head = npy(np.zeros(2, np.uint8)).replace(b"(2,), }", b"(9999999999999,), }")
-    with pytest.raises(UndecodableError, match="does not fit"):
-        ArrayField("npy", [-1]).decode(head, "npy")
 
 
 def test_labels_collate_to_numbers_or_to_a_row_of_classes() -> None:
@@ -212,6 +178,37 @@ def test_text_is_cut_inside_its_marks_whatever_the_file_says(tokenizer: Path) ->
     assert bare.decode(b"one nothing", "txt").tolist() == [5, 1]
     assert bare.vocab_size == len(WORDS)
     assert bare.token_id("[MASK]") == 4
+
+
+def test_an_entry_of_json_is_read_as_a_member_of_its_own(tokenizer: Path) -> None:
+    member = (
+        b'{"about": {"captions": ["two", "one two"], "label": 3, "tags": [0, 2], "score": -25.5}}'
+    )
+    extensions = ["txt", "meta.json"]
+    text = TextField(extensions, str(tokenizer), 4, entry="about.captions.1")
+    assert text.decode(member, "meta.json").tolist() == [2, 5, 6, 3]
+    assert text.decode(b"one two", "txt").tolist() == [2, 5, 6, 3]
+    assert text.count(member, "meta.json") == 2
+    label = LabelField(extensions, 5, entry="about.label")
+    assert label.decode(member, "meta.json") == 3
+    tags = LabelField(extensions, 5, multiple=True, entry="about.tags")
+    assert tags.decode(member, "meta.json") == [0, 2]
+    assert NumberField(extensions, entry="about.score").decode(member, "meta.json") == -25.5
+
+
+def test_an_entry_that_is_null_means_that_the_sample_lacks_the_field(tokenizer: Path) -> None:
+    member = b'{"x": null}'
+    text = TextField("json", str(tokenizer), 4, entry="x")
+    assert text.decode(member, "json") is None
+    assert text.count(member, "json") is None
+    assert LabelField("json", 5, entry="x").decode(member, "json") is None
+    assert NumberField("json", entry="x").decode(member, "json") is None
+
+
+@pytest.mark.parametrize("name", ["pkl", ".PKL", "label.pickle", "pth"])
+def test_pickles_are_refused_with_the_reason_and_a_way_out(name: str) -> None:
+    with pytest.raises(ValueError, match="would run whatever code it holds; store arrays as npy"):
+        NumberField(["txt", name])
 
 
 def test_text_that_is_not_utf8_is_bad(tokenizer: Path) -> None:
@@ -244,5 +241,3 @@ def test_a_role_reaches_the_field_through_its_spec(tokenizer: Path) -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="extension must name at least one, but is"):
         NumberField([])
-    with pytest.raises(ValueError, match="shape must have lengths of at least 1"):
-        ArrayField("npy", [2, 0])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from ssl_scale_data_tools.cli import main
 
-from ssl_scale.data.decoding import ArrayField, FieldDecoder, NumberField
+from ssl_scale.data.array_field import ArrayField
+from ssl_scale.data.decoding import FieldDecoder, NumberField
 from ssl_scale.data.lengths import Lengths
 from ssl_scale.data.loader import TrainingStream, dataloader
 from ssl_scale.data.mixture import EachSample, Ending, Mixture

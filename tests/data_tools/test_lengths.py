@@ -11,7 +11,8 @@ from ssl_scale_data_tools.executors import LocalExecutor
 from ssl_scale_data_tools.lengths import plan_lengths, write_lengths
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from ssl_scale.data.decoding import ArrayField, LabelField
+from ssl_scale.data.array_field import ArrayField
+from ssl_scale.data.decoding import LabelField
 from ssl_scale.data.lengths import Lengths
 from ssl_scale.data.source import Source
 from ssl_scale.data.text_field import TextField
@@ -75,6 +76,29 @@ def test_arrays_are_counted_too(folder: Path) -> None:
     assert measure(folder, "--extension", "points") == 0
     source = Source("s", folder, {"points": ArrayField("points", [-1, 3])}, shuffle=False)
     assert Lengths(source, "points").at(np.arange(12)).tolist() == list(range(1, 13))
+
+
+def test_entries_of_archives_and_of_json_are_counted(tmp_path: Path, folder: Path) -> None:
+    samples = []
+    for number in range(6):
+        file = io.BytesIO()
+        np.savez(file, points=np.zeros((number, 3)), other=np.zeros(9))
+        title = None if number == 3 else "word " * number
+        about = json.dumps({"a": title}).encode()
+        samples.append((str(number), {"npz": file.getvalue(), "json": about}))
+    write_folder(tmp_path / "entries", [samples[:4], samples[4:]])
+    tokenizer = str(folder.parent / "tokenizer.json")
+    fields = {
+        "points": ArrayField("npz", [-1, 3], entry="points"),
+        "title": TextField("json", tokenizer, 8, entry="a"),
+    }
+    source = Source("s", tmp_path / "entries", fields, shuffle=False)
+    for name, expected in (("points", range(6)), ("title", [2, 3, 4, 0, 6, 7])):
+        with pytest.raises(DataError, match="has none; run") as told:
+            Lengths(source, name)
+        options = str(told.value).rpartition(f"{tmp_path / 'entries'} ")[2].rstrip("`").split()
+        assert measure(tmp_path / "entries", *options) == 0
+        assert Lengths(source, name).at(np.arange(6)).tolist() == [*expected]
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(folder: Path) -> None:

@@ -53,6 +53,11 @@ def ragged_field(batch: Batch, name: str) -> Ragged:
             f"field {name!r} must be ragged, but is a tensor {list(value.shape)}; "
             "is it an image field?"
         )
+    if value.lengths.ndim > 1:
+        raise ValueError(
+            f"field {name!r} must differ in one length, but has {value.lengths.shape[1]} of them; "
+            "is it a picture, or an array with several lengths?"
+        )
     return value
 
 
