@@ -35,10 +35,12 @@ class Begin:
     Args:
         step: of the run.
         positions: source -> samples that were drawn from it before; 0 for one not named.
+        owed: source -> draws that rounding left it owing before; 0 for one not named.
     """
 
     step: int = 0
     positions: Mapping[str, int] = field(default_factory=dict)
+    owed: Mapping[str, Fraction] = field(default_factory=dict)
 
 
 class Mixture(ABC):
@@ -103,6 +105,10 @@ class Mixture(ABC):
             if there[name] > start
         )
 
+    def begin_at(self, step: int) -> Begin:
+        """Where a mixture begins that goes on from a step at which the weights change."""
+        return Begin(step, self.positions(step))
+
     def _start(self, name: str) -> int:
         return self.begin.positions.get(name, 0)
 
@@ -112,7 +118,7 @@ class Mixture(ABC):
             name: Ending(ending.kind, max(ending.count - self._start(name), 0) // samples_each)
             for name, ending in self.endings.items()
         }
-        return Timeline(self.weights, endings, self.seed)
+        return Timeline(self.weights, endings, self.seed, self.begin.owed)
 
 
 class OneSource(Mixture):
@@ -126,6 +132,10 @@ class OneSource(Mixture):
         """Batches before the step, times the batch."""
         batches = self._draws.before(step - self.begin.step)
         return {n: self._start(n) + count * self.global_batch for n, count in batches.items()}
+
+    def begin_at(self, step: int) -> Begin:
+        """Also with what is owing."""
+        return Begin(step, self.positions(step), self._draws.owed(step - self.begin.step))
 
     @property
     def end(self) -> int | None:
@@ -150,6 +160,11 @@ class EachSample(Mixture):
         """Draws of all batches before the step."""
         samples = self._draws.before((step - self.begin.step) * self.global_batch)
         return {name: self._start(name) + count for name, count in samples.items()}
+
+    def begin_at(self, step: int) -> Begin:
+        """Also with what is owing."""
+        draw = (step - self.begin.step) * self.global_batch
+        return Begin(step, self.positions(step), self._draws.owed(draw))
 
     @property
     def end(self) -> int | None:

@@ -39,11 +39,13 @@ class Piece:
         start: the first draw.
         counts: how often each source was drawn before it.
         shares: of the sources that are drawn, above 0.
+        owed: draws that rounding left each source owing before it.
     """
 
     start: int
     counts: Mapping[str, int]
     shares: Mapping[str, int]
+    owed: Mapping[str, Fraction]
 
 
 class Timeline:
@@ -53,9 +55,16 @@ class Timeline:
         weights: of the sources.
         endings: of those that end; the others go on without end.
         seed: decides who goes first where the weights leave it open.
+        owed: draws that rounding left each source owing before the first one here.
     """
 
-    def __init__(self, weights: Weights, endings: Mapping[str, Ending], seed: int) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        endings: Mapping[str, Ending],
+        seed: int,
+        owed: Mapping[str, Fraction] | None = None,
+    ) -> None:
         self.weights, self.endings, self.seed = weights, dict(endings), seed
         self._pieces: list[Piece] = []
         self._is_whole = False
@@ -63,7 +72,7 @@ class Timeline:
         # Where the next piece begins.
         self._draw = 0
         self._counts = dict.fromkeys(weights.names, 0)
-        self._owed = dict.fromkeys(weights.names, Fraction(0))
+        self._owed = {name: (owed or {}).get(name, Fraction(0)) for name in weights.names}
         self._gone: set[str] = set()
         self._stretch, self._done = 0, 0
 
@@ -73,10 +82,17 @@ class Timeline:
             self._extend()
         if self._end is not None:
             draw = min(draw, self._end)
-        place = bisect_right(self._pieces, draw, key=lambda piece: piece.start) - 1
-        if place < 0:
-            return dict(self._counts)
-        return self._count(self._pieces[place], draw)
+        piece = self._piece(draw)
+        return dict(self._counts) if piece is None else self._count(piece, draw)
+
+    def owed(self, draw: int) -> dict[str, Fraction]:
+        """Draws that each source has coming from before a draw, at which a piece begins."""
+        self.before(draw)
+        piece = self._piece(draw)
+        if piece is None or draw == self._draw:
+            return dict(self._owed)
+        assert draw == piece.start, f"draw {draw} must be the first of a piece, not {piece.start}"
+        return dict(piece.owed)
 
     @property
     def end(self) -> int | None:
@@ -87,6 +103,11 @@ class Timeline:
         while self.endings and not self._is_whole:
             self._extend()
         return self._end
+
+    def _piece(self, draw: int) -> Piece | None:
+        """The piece that a draw is in, or that ends before it; None before the first."""
+        place = bisect_right(self._pieces, draw, key=lambda piece: piece.start) - 1
+        return self._pieces[place] if place >= 0 else None
 
     def _count(self, piece: Piece, draw: int) -> dict[str, int]:
         given = Turns(tuple(piece.shares.values()), self.seed).before(draw - piece.start)
@@ -106,7 +127,7 @@ class Timeline:
             self._finish(self._draw)
             return
         shares = self._shares(stretch, weights, left)
-        piece = Piece(self._draw, dict(self._counts), shares)
+        piece = Piece(self._draw, dict(self._counts), shares, dict(self._owed))
         length, ended = self._first_end(piece, left)
         if length != 0:
             self._pieces.append(piece)
