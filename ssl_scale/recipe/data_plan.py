@@ -21,6 +21,7 @@ from ssl_scale.part import (
     Whole,
 )
 from ssl_scale.recipe.cache_plan import CachePlan
+from ssl_scale.recipe.learned_plan import LearnedPlan
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,13 @@ class MixturePlan:
             each source's `lengths`; exact over whole epochs.
         temperature: T, which multiplies each weight by ``n ** (1 / T)`` for a source of n samples:
             1 follows the sizes, a large T treats sources alike. None leaves sizes out.
+        learned: what learns the weights from the sources' losses while training goes on. None
+            keeps to the given ones.
     """
 
     unit: Literal["batch", "sample", "token"] = "batch"
     temperature: Positive | None = None
+    learned: LearnedPlan | None = None
 
 
 @dataclass(frozen=True)

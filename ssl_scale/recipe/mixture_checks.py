@@ -4,6 +4,7 @@ from typing import Any
 
 from ssl_scale.recipe.checking import Checker
 from ssl_scale.recipe.entry import Entry
+from ssl_scale.recipe.learned_plan import LearnedPlan
 
 
 def check_mixture(root: Entry, checker: Checker) -> None:
@@ -12,6 +13,7 @@ def check_mixture(root: Entry, checker: Checker) -> None:
     if checks.value("data", "per_step") == "all":
         checks.fixed_parts()
     checks.lengths()
+    checks.learned()
     for name, source in checks.sources.items():
         if _scalar(source.at("lengths")) is not None:
             checks.micro_batches(name, source)
@@ -48,6 +50,61 @@ class _MixtureChecks:
                     "schedule; leave per_step out, and write data.mixture: {unit: sample}"
                 )
                 self.faults.add(weight.place, f"data.sources.{name}.weight", what)
+
+    def learned(self) -> None:
+        """Weights are learned over rounds, of sources that are drawn in turn and go on for ever."""
+        learned = self.root.at("data", "mixture", "learned")
+        if learned is None or not learned.is_mapping:
+            return
+        path, place = "data.mixture.learned", learned.place
+        if self.value("data", "per_step") == "all":
+            what = (
+                "must not be given beside data.per_step: all, whose parts are fixed; leave "
+                "per_step out, and write data.mixture.unit: sample"
+            )
+            self.faults.add(place, path, what)
+        if len(self.sources) < 2:
+            self.faults.add(place, path, f"needs two sources, but there is {len(self.sources)}")
+        self._rounds(learned)
+        self._references(learned)
+        for name, source in self.sources.items():
+            end, weight = source.at("end"), source.at("weight")
+            if end is not None and end.value not in (None, "repeat"):
+                what = f"must be 'repeat' where weights are learned, but is {end.value!r}"
+                self.faults.add(end.place, f"data.sources.{name}.end", what)
+            if weight is not None and weight.is_mapping:
+                what = "must be a number where weights are learned from it on, but is a schedule"
+                self.faults.add(weight.place, f"data.sources.{name}.weight", what)
+
+    def _rounds(self, learned: Entry) -> None:
+        """What is learned in a round acts in the one after the next."""
+        every, steps = _scalar(learned.at("every")), self.value("train", "steps")
+        default = LearnedPlan.__dataclass_fields__["every"].default
+        every = default if every is None else every
+        if not isinstance(every, int) or every < 1:
+            return  # noted already
+        entry = learned.at("every") or learned
+        if isinstance(steps, int) and 2 * every >= steps:
+            what = (
+                f"must be below half of train.steps, {steps}, or nothing that is learned comes "
+                f"into force, but is {every}"
+            )
+            self.faults.add(entry.place, "data.mixture.learned.every", what)
+        is_by_batch = self.value("data", "mixture", "unit") in (None, "batch")
+        if is_by_batch and every < len(self.sources):
+            what = (
+                f"must be at least the number of sources, {len(self.sources)}, since each step "
+                f"draws one (data.mixture.unit: batch), but is {every}"
+            )
+            self.faults.add(entry.place, "data.mixture.learned.every", what)
+
+    def _references(self, learned: Entry) -> None:
+        references = learned.at("references")
+        if references is None or not references.is_mapping:
+            return
+        for name in sorted(self.sources.keys() - references.items.keys()):
+            what = f"must give source {name!r} the loss that it should come down to"
+            self.faults.add(references.place, "data.mixture.learned.references", what)
 
     def lengths(self) -> None:
         """Weights of tokens and micro-batches by tokens need lengths."""
