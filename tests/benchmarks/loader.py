@@ -1,130 +1,203 @@
-"""The loader against plain webdataset, on the same shards, with the same decoders.
+"""The loader against webdataset and others, on the same files, with the same decoders.
 
-Both shuffle, decode with our fields and collate to tensors; an epoch a round, rounds alternate, and
-the ratio is the median of the rounds' ratios, since the machine may be busy. "fields left as bytes"
-shows what the loaders themselves cost.
+Samples are crops of two photographs (JPEG), a caption and a class, in plain tars; who reads tars
+reads these, the others convert them first (the time is not counted). Each contestant is a process
+of its own that stays, pinned to as many CPUs as it has workers, and to one without workers. Passes
+go in turn, and a ratio is the median of the rounds' ratios, since the machine may be busy. CPU time
+is shown too, so that a hidden thread counts.
+
+Peers are taken from the Python that SSL_SCALE_PEERS_PYTHON names, since what they pin does not fit
+together with ours; those that it lacks are left out. To make one:
+
+    python3.11 -m venv peers && peers/bin/pip install torch==2.13.0 simplejpeg litdata
+    peers/bin/pip install mosaicml-streaming megatron-energon
+    SSL_SCALE_PEERS_PYTHON=peers/bin/python make bench AREA=loader
+
+SSL_SCALE_BENCH_ROUNDS (5) and SSL_SCALE_BENCH_SAMPLES (8192, a quarter at 224 px) make it longer or
+shorter.
 """
 
 import io
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-import webdataset
 from PIL import Image
-from sklearn.datasets import load_digits
-from torch import Tensor
+from sklearn.datasets import load_sample_images
 
-from ssl_scale.data.decoding import FieldDecoder, LabelField
-from ssl_scale.data.image_field import ImageField
+from ssl_scale.data.decoding import LabelField
 from ssl_scale.data.loader import TrainingStream
 from ssl_scale.data.mixture import OneSource
 from ssl_scale.data.source import Source
-from ssl_scale.data.workers import dataloader
-from ssl_scale.types import Ragged
 from tests.benchmarks.run import Row
 from tests.data.shards import write_folder
 
-_SHARDS, _PER_SHARD, _BATCH, _ROUNDS = 4, 512, 64, 4
-_SAMPLES = _SHARDS * _PER_SHARD
-# The loader's own cost is what differs; where Pillow decodes, most of the time is Pillow's.
-_GOAL_BYTES, _GOAL_DECODED = 2.0, 1.2
+_SCRIPT = Path(__file__).with_name("_loader_contestants.py")
+_PEERS = ("litdata", "mosaicml-streaming", "megatron-energon")
+_PEERS_PYTHON = os.environ.get("SSL_SCALE_PEERS_PYTHON", sys.executable)
+_ROUNDS = int(os.environ.get("SSL_SCALE_BENCH_ROUNDS", "5"))
+_SAMPLES = int(os.environ.get("SSL_SCALE_BENCH_SAMPLES", "8192"))
+_SHARDS = 8
+_CONVERTING_S = 600.0
 
 
-class _Bytes(FieldDecoder):
-    """A member as it is; only its length becomes a number."""
+class _Setting(NamedTuple):
+    """One table: what all contestants are asked to do, and the ratios that ours must reach."""
 
-    def decode(self, member: bytes, extension: str) -> int:
-        return len(member)
+    px: int
+    workers: int
+    order: str
+    webdataset: float | None
+    peers: float | None
+    bare: float | None = None
 
-    def missing(self) -> int:
-        return 0
-
-    def collate(self, values: Sequence[int]) -> Tensor | Ragged:
-        return torch.tensor(values)
+    def __str__(self) -> str:
+        return f"{self.px} px, {self.workers} workers, {self.order}"
 
 
-def _write(folder: Path) -> None:
-    """Digits as JPEG files of 64 px, with labels."""
-    digits = load_digits()
-    samples = []
-    for number in range(_SAMPLES):
-        pixels = (digits.images[number % len(digits.images)] * 15.9).astype(np.uint8)
+_SETTINGS = (
+    _Setting(64, 0, "as stored", 3.0, 1.0),
+    _Setting(64, 2, "as stored", 2.0, 1.0),
+    _Setting(224, 0, "as stored", 1.25, 1.0, 0.95),
+    _Setting(224, 2, "as stored", 1.2, 1.0),
+    _Setting(64, 0, "shuffled", None, None),
+    _Setting(64, 2, "shuffled", None, None),
+)
+
+
+def _write(folder: Path, px: int, samples: int) -> None:
+    """Crops of photographs of about `px` x 1.9 a side, as cameras' pictures shrunk to `px`."""
+    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    draw = np.random.default_rng(0)
+    made = []
+    for number in range(samples):
+        photograph = photographs[number % 2]
+        side = int(draw.integers(px, min(3 * px, photograph.height)))
+        left = int(draw.integers(0, photograph.width - side + 1))
+        top = int(draw.integers(0, photograph.height - side + 1))
         file = io.BytesIO()
-        Image.fromarray(pixels).resize((64, 64)).convert("RGB").save(file, "jpeg")
-        label = str(digits.target[number % len(digits.images)]).encode()
-        samples.append((f"{number:06d}", {"jpg": file.getvalue(), "cls": label}))
-    write_folder(folder, [samples[n::_SHARDS] for n in range(_SHARDS)])
+        crop = photograph.crop((left, top, left + side, top + side)).resize((px, px))
+        crop.save(file, "jpeg", quality=85)
+        caption = f"{('a temple', 'a flower')[number % 2]}, {side} px at {left}, {top}"
+        members = {"cls": f"{number % 1000}", "txt": caption}
+        made.append(
+            (
+                f"{number:06d}",
+                {"jpg": file.getvalue(), **{name: text.encode() for name, text in members.items()}},
+            )
+        )
+    size = samples // _SHARDS
+    write_folder(folder, [made[n * size : (n + 1) * size] for n in range(_SHARDS)])
 
 
-def _ours(folder: Path, fields: dict[str, FieldDecoder], workers: int, epoch: int) -> int:
-    source = Source("digits", folder, fields, window=1024)
-    steps = _SAMPLES // _BATCH
-    stream = TrainingStream(
-        {"digits": source},
-        OneSource({"digits": 1}, _BATCH),
-        start_step=epoch * steps,
-        end_step=(epoch + 1) * steps,
-    )
-    return sum(len(step[0][0]) for step in dataloader(stream, workers))
+class _Contestant:
+    """A process that makes a pass when it is told to.
+
+    Args:
+        name: which one.
+        folder: of the tars.
+        work: folder for its own format.
+        setting: what to do.
+    """
+
+    def __init__(self, name: str, folder: Path, work: Path, setting: _Setting) -> None:
+        self.name = name
+        python = _PEERS_PYTHON if name in _PEERS else sys.executable
+        command = [python, str(_SCRIPT), name, str(folder), str(work / name)]
+        work.mkdir(exist_ok=True)
+        self._said = work / f"{name}.txt"
+        # Some say more than fits into a pipe that nobody reads.
+        with self._said.open("w") as said:
+            self._process = subprocess.Popen(
+                [*command, str(setting.px), str(setting.workers), setting.order],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+            )
+
+    def answer(self) -> Any:
+        """The next line it writes; None where it failed."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else None
+
+    def run(self) -> Any:
+        """One pass."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self.answer()
+
+    def why(self) -> str:
+        """The last line of what a failed one said."""
+        self._process.communicate()
+        return (self._said.read_text().strip().splitlines() or ["no message"])[-1]
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
 
 
-def _plain(folder: Path, fields: dict[str, FieldDecoder], workers: int, epoch: int) -> int:
-    def decode(sample: dict[str, Any]) -> list[Any]:
-        return [
-            decoder.decode(sample[decoder.extensions[0]], decoder.extensions[0])
-            for decoder in fields.values()
+def _contest(folder: Path, work: Path, setting: _Setting) -> dict[str, list[Mapping[str, float]]]:
+    """Passes of all contestants that can be had, in rounds."""
+    names = ["ours", "webdataset", *_PEERS]
+    if setting.bare is not None:
+        names.insert(1, "bare decoder")
+    with ExitStack() as stack:
+        ready, sums = [], None
+        for name in names:
+            contestant = _Contestant(name, folder, work, setting)
+            stack.callback(contestant.close)
+            found = contestant.answer()
+            if found is None:
+                print(f"{setting}: {name} is left out: {contestant.why()}", file=sys.stderr)
+                continue
+            sums = sums or found
+            if found != sums:
+                raise RuntimeError(f"{setting}: {name} must bring {sums}, but brings {found}")
+            ready.append(contestant)
+        passes: dict[str, list[Mapping[str, float]]] = {each.name: [] for each in ready}
+        for turn in range(_ROUNDS):
+            for each in ready[turn % len(ready) :] + ready[: turn % len(ready)]:
+                passes[each.name].append(each.run())
+    return passes
+
+
+def _rows(setting: _Setting, passes: Mapping[str, list[Mapping[str, float]]]) -> list[Row]:
+    goals = {"webdataset": setting.webdataset, "bare decoder": setting.bare}
+    rows: list[Row] = []
+    for name, own in passes.items():
+        against = "ours" if name != "ours" else "webdataset"
+        ratios = [
+            ours["per_s"] / other["per_s"]
+            for ours, other in zip(passes["ours"], passes[name], strict=True)
         ]
-
-    def collate(samples: list[list[Any]]) -> list[Any]:
-        columns = zip(*samples, strict=True)
-        return [
-            decoder.collate(column)
-            for decoder, column in zip(fields.values(), columns, strict=True)
-        ]
-
-    shards = sorted(str(path) for path in folder.glob("*.tar"))
-    dataset = (
-        webdataset.WebDataset(shards, shardshuffle=_SHARDS, seed=epoch)
-        .shuffle(1024)
-        .map(decode)
-        .batched(_BATCH, collation_fn=collate)
-    )
-    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=workers)
-    return sum(len(batch[0]) for batch in loader)
-
-
-def _rate(load: Callable[..., int], *arguments: Any) -> float:
-    started = time.perf_counter()
-    seen = load(*arguments)
-    if seen != _SAMPLES:
-        raise RuntimeError(f"an epoch must have {_SAMPLES} samples, but had {seen}")
-    return seen / (time.perf_counter() - started)
-
-
-def _against_webdataset(
-    folder: Path, what: str, fields: dict[str, FieldDecoder], workers: int, goal: float | None
-) -> Row:
-    pairs = [
-        (_rate(_ours, folder, fields, workers, n), _rate(_plain, folder, fields, workers, n))
-        for n in range(_ROUNDS)
-    ][1:]  # the first round warms the caches
-    ratio = statistics.median(ours / plain for ours, plain in pairs)
-    return {
-        "measure": f"shuffled epoch, {what}, {workers} workers",
-        "value": round(statistics.median(ours for ours, _ in pairs)),
-        "unit": "samples/s",
-        "against": "webdataset",
-        "ratio": round(ratio, 2),
-        "goal": goal and f"at least {goal:g} x webdataset",
-        "met": None if goal is None else ratio >= goal,
-    }
+        goal = goals.get(name, setting.peers) if name != "ours" else None
+        ratio = statistics.median(ratios)
+        cpu_us = statistics.median(each["cpu_us"] for each in own)
+        rows.append(
+            {
+                "measure": f"{setting}: {name}",
+                "value": round(statistics.median(each["per_s"] for each in own)),
+                "unit": f"samples/s, {cpu_us:.0f} us of CPU each",
+                "against": None if name == "ours" else f"{against} has so many times as much",
+                "ratio": None if name == "ours" else round(ratio, 2),
+                "goal": goal and f"at least {goal:g}",
+                "met": None if goal is None else ratio >= goal,
+            }
+        )
+    return rows
 
 
 def _resume(folder: Path) -> Row:
@@ -132,8 +205,8 @@ def _resume(folder: Path) -> Row:
 
     def first(step: int) -> float:
         started = time.perf_counter()
-        source = Source("digits", folder, {"label": LabelField("cls", 10)})
-        stream = TrainingStream({"digits": source}, OneSource({"digits": 1}, _BATCH))
+        source = Source("pictures", folder, {"label": LabelField("cls", 1000)})
+        stream = TrainingStream({"pictures": source}, OneSource({"pictures": 1}, 64))
         stream.make(step)
         return time.perf_counter() - started
 
@@ -152,18 +225,13 @@ def _resume(folder: Path) -> Row:
 
 def rows() -> list[Row]:
     """Measure."""
-    decoded: dict[str, FieldDecoder] = {
-        "image": ImageField("jpg", size_px=64),
-        "label": LabelField("cls", 10),
-    }
-    left: dict[str, FieldDecoder] = {"image": _Bytes("jpg"), "label": _Bytes("cls")}
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # webdataset's own
-        path = Path(folder) / "digits"
-        _write(path)
-        return [
-            _against_webdataset(path, "64 px JPEG decoded", decoded, 0, _GOAL_DECODED),
-            _against_webdataset(path, "64 px JPEG decoded", decoded, 2, None),
-            _against_webdataset(path, "fields left as bytes", left, 0, _GOAL_BYTES),
-            _resume(path),
-        ]
+    found: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for px, samples in ((64, _SAMPLES), (224, _SAMPLES // 4)):
+            data, work = Path(folder) / f"{px}px", Path(folder) / f"{px}px-converted"
+            _write(data, px, samples)
+            for setting in _SETTINGS:
+                if setting.px == px:
+                    found += _rows(setting, _contest(data, work, setting))
+        found.append(_resume(Path(folder) / "64px"))
+    return found
