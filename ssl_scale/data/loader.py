@@ -111,33 +111,37 @@ class TrainingStream(StepStream):
     def _batch(self, part: Part, cost: Cost) -> Batch:
         source = self.sources[part.source]
         batch = Assembly(source, part.rows, self.buffers, cost)
+        self.quarantine.count(source.name, len(part.positions))
+        known = self.quarantine.substitutes(
+            source.name, source.fingerprint, part.positions.tolist()
+        )
+        cost.substituted += len(known)
         for row, ref in enumerate(source.locate_all(part.positions)):
-            self._read(batch, row, ref)
+            if ref.position in known:
+                ref = source.locate(known[ref.position])
+            try:
+                batch.read(row, ref)
+            except UndecodableError as error:
+                self._substitute(batch, row, ref, error)
         return _pack(batch.finish(), part)
 
-    def _read(self, batch: Assembly, row: int, ref: SampleRef) -> None:
-        """Put the sample into its row, or the one that takes its place."""
+    def _substitute(
+        self, batch: Assembly, row: int, ref: SampleRef, error: UndecodableError
+    ) -> None:
+        """Put another sample into the row of a bad one, if that is tolerated."""
         source = batch.source
-        self.quarantine.count(source.name)
-        known = self.quarantine.substitute(source.name, source.fingerprint, ref.position)
-        if known is not None:
-            batch.cost.substituted += 1
-            ref = source.locate(known)
-        try:
-            batch.read(row, ref)
-        except UndecodableError as error:
-            self.quarantine.refuse(error, source.name)
-            substitute = self._next_good(batch, row, ref, error)
-            batch.cost.substituted += 1
-            record = {
-                "substitute": substitute.position,
-                "epoch": ref.epoch,
-                "shard": source.dataset.shards[ref.shard].name,
-                "key": source.key(ref),
-                "substitute_key": source.key(substitute),
-                "reason": str(error),
-            }
-            self.quarantine.log(source.name, source.fingerprint, ref.position, record)
+        self.quarantine.refuse(error, source.name)
+        substitute = self._next_good(batch, row, ref, error)
+        batch.cost.substituted += 1
+        record = {
+            "substitute": substitute.position,
+            "epoch": ref.epoch,
+            "shard": source.dataset.shards[ref.shard].name,
+            "key": source.key(ref),
+            "substitute_key": source.key(substitute),
+            "reason": str(error),
+        }
+        self.quarantine.log(source.name, source.fingerprint, ref.position, record)
 
     def _next_good(
         self, batch: Assembly, row: int, ref: SampleRef, error: UndecodableError
@@ -211,7 +215,9 @@ class ValidationStream(StepStream):
         source = self.sources[name]
         own = np.arange(start + self.rank, start + self.global_batch, self.world_size)
         batch = Assembly(source, len(own), self.buffers, cost)
-        for row, ref in enumerate(source.locate_all(own[own < len(source)])):
+        refs = source.locate_all(own[own < len(source)])
+        self.quarantine.count(name, len(refs))
+        for row, ref in enumerate(refs):
             self._read(batch, row, ref)
         return StepBatches(step, ((batch.finish(),),), cost)
 
@@ -222,7 +228,6 @@ class ValidationStream(StepStream):
         return StepBatches(step, ((batch,),), failure=failure)
 
     def _read(self, batch: Assembly, row: int, ref: SampleRef) -> None:
-        self.quarantine.count(batch.source.name)
         try:
             batch.read(row, ref)
         except UndecodableError as error:

@@ -8,7 +8,7 @@ again, even if the bad sample has been mended meanwhile.
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,18 @@ class Quarantine:
         """How many bad samples this process met."""
         return self._bad.total()
 
-    def count(self, source: str) -> None:
-        """Note that a sample was asked for."""
-        self._read[source] += 1
+    def count(self, source: str, samples: int) -> None:
+        """Note that samples are asked for."""
+        self._read[source] += samples
 
-    def substitute(self, source: str, fingerprint: str, position: int) -> int | None:
-        """The position that took this one's place before, if one did."""
-        return self._known.get((source, fingerprint, position))
+    def substitutes(
+        self, source: str, fingerprint: str, positions: Sequence[int]
+    ) -> dict[int, int]:
+        """Those of the positions whose place another one took before, and which."""
+        if not self._known:
+            return {}
+        found = {each: self._known.get((source, fingerprint, each)) for each in positions}
+        return {each: other for each, other in found.items() if other is not None}
 
     def refuse(self, error: DataError, source: str) -> None:
         """Count a bad sample, and stop if there are too many.
