@@ -23,6 +23,7 @@ from ssl_scale.train.callbacks.checkpointing import Checkpointing, StateSource, 
 from ssl_scale.train.callbacks.observing import Observing, build_observers
 from ssl_scale.train.callbacks.reporting import Reporting
 from ssl_scale.train.callbacks.validation import Validation
+from ssl_scale.train.callbacks.weight_learning import WeightLearning
 from ssl_scale.train.checkpoint import layout
 from ssl_scale.train.checkpoint.reader import Reader
 from ssl_scale.train.checkpoint.writer import Writer
@@ -137,8 +138,10 @@ def train(
         validation,
         Best(recipe.train.best),
     )
+    learning = [] if mixing.learning is None else [WeightLearning(mixing.learning)]
     trainer.callbacks.extend(  # type: ignore[attr-defined]
         [
+            *learning,
             validation,
             observing,
             reporting,

@@ -5,23 +5,33 @@ checkpoint holds a description of it and each source's position. A run that resu
 description goes on as if it had never stopped. With another one (a source more or less, other
 weights, another batch) it begins a new mixture at this step, in which every source goes on from
 its own position.
+
+Weights that are learned (`learning`) are kept in the checkpoint beside it.
 """
 
 import json
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from ssl_scale.data.mixture import Begin, Ending, Mixture, make_mixture, temperature_weights
 from ssl_scale.data.mixture.stretches import ConstantWeights, ScheduledWeights, Weights
+from ssl_scale.data.mixture.told import ToldWeights
 from ssl_scale.data.source import Source
 from ssl_scale.errors import DataError
 from ssl_scale.optim.schedule import Constant
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.train.budgets import lengths_of
+from ssl_scale.train.learning import Learning
+from ssl_scale.train.source_losses import SourceLosses
 
 
 def mixture_of(
-    recipe: Recipe, sources: Mapping[str, Source], num_steps: int, begin: Begin | None = None
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    num_steps: int,
+    begin: Begin | None = None,
+    weights: Weights | None = None,
 ) -> Mixture:
     """What each step takes.
 
@@ -30,6 +40,7 @@ def mixture_of(
         sources: its training sources.
         num_steps: of the whole run, which schedules of weights are stretched over.
         begin: where the mixture begins.
+        weights: that are learned; the recipe's own unless given.
     """
     plan = recipe.data
     begin = begin or Begin()
@@ -38,9 +49,11 @@ def mixture_of(
         for name, spec in plan.sources.items()
         if spec.end != "repeat"
     }
-    draws_a_step = 1 if plan.mixture.unit == "batch" else plan.global_batch
+    if weights is None:
+        draws = _draws_a_step(recipe)
+        weights = _weights(recipe, sources, num_steps * draws, begin.step * draws)
     return make_mixture(
-        _weights(recipe, sources, num_steps * draws_a_step, begin.step * draws_a_step),
+        weights,
         plan.global_batch,
         plan.per_step,
         recipe.train.seed,
@@ -50,16 +63,13 @@ def mixture_of(
     )
 
 
+def _draws_a_step(recipe: Recipe) -> int:
+    return 1 if recipe.data.mixture.unit == "batch" else recipe.data.global_batch
+
+
 def _weights(recipe: Recipe, sources: Mapping[str, Source], num_draws: int, first: int) -> Weights:
-    temperature, tokens = recipe.data.mixture.temperature, _mean_tokens(recipe, sources)
-    factors: dict[str, float] = dict.fromkeys(sources, 1.0)
-    if temperature is not None:
-        sizes = {name: len(source) for name, source in sources.items()}
-        if tokens:
-            sizes = {name: round(size * tokens[name]) for name, size in sizes.items()}
-        factors = temperature_weights(sizes, temperature)
-    # A source of longer samples needs fewer of them for as many tokens.
-    factors = {name: factor / tokens.get(name, 1.0) for name, factor in factors.items()}
+    by_size, by_length = _size_factors(recipe, sources), _length_factors(recipe, sources)
+    factors = {name: by_size[name] * by_length[name] for name in sources}
     specs = {name: spec.weight for name, spec in recipe.data.sources.items()}
     if all(spec.part is Constant for spec in specs.values()):
         return ConstantWeights(
@@ -67,6 +77,61 @@ def _weights(recipe: Recipe, sources: Mapping[str, Source], num_draws: int, firs
         )
     schedules = {name: _Scaled(spec.build(), factors[name]) for name, spec in specs.items()}
     return ScheduledWeights(schedules, num_draws, first)
+
+
+def _size_factors(recipe: Recipe, sources: Mapping[str, Source]) -> dict[str, float]:
+    """What a temperature multiplies each source's weight by."""
+    temperature, tokens = recipe.data.mixture.temperature, _mean_tokens(recipe, sources)
+    if temperature is None:
+        return dict.fromkeys(sources, 1.0)
+    sizes = {name: len(source) for name, source in sources.items()}
+    if tokens:
+        sizes = {name: round(size * tokens[name]) for name, size in sizes.items()}
+    return temperature_weights(sizes, temperature)
+
+
+def _length_factors(recipe: Recipe, sources: Mapping[str, Source]) -> dict[str, float]:
+    """A source of longer samples needs fewer of them for as many tokens."""
+    tokens = _mean_tokens(recipe, sources)
+    return {name: 1 / tokens.get(name, 1.0) for name in sources}
+
+
+def _learning(
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    num_steps: int,
+    begin: Begin,
+    held: Mapping[str, Any] | None,
+) -> Learning | None:
+    """What learns the weights from a beginning on, if the recipe asks for it.
+
+    Args:
+        recipe: a checked recipe.
+        sources: its training sources.
+        num_steps: of the whole run.
+        begin: where the mixture begins: a round's first step.
+        held: the learning's state, where the run goes on with it.
+    """
+    plan = recipe.data.mixture.learned
+    if plan is None:
+        return None
+    origin = begin.step if held is None else held["origin"]
+    first = (begin.step - origin) // plan.every
+    weights = ToldWeights(
+        tuple(sources),
+        plan.every * _draws_a_step(recipe),
+        (num_steps - origin) // plan.every - first + 2,
+        _length_factors(recipe, sources),
+    )
+    losses = SourceLosses({name: spec.feeds for name, spec in recipe.data.sources.items()})
+    learning = Learning(plan.spec.build(), weights, plan.every, origin, first, losses)
+    if held is not None:
+        learning.go_on(held)
+        return learning
+    by_size = _size_factors(recipe, sources)
+    given = {n: spec.weight.arguments["value"] for n, spec in recipe.data.sources.items()}
+    learning.start({name: weight * by_size[name] for name, weight in given.items()})
+    return learning
 
 
 def _mean_tokens(recipe: Recipe, sources: Mapping[str, Source]) -> dict[str, float]:
@@ -116,6 +181,10 @@ def describe(recipe: Recipe, sources: Mapping[str, Source], num_steps: int) -> d
             for name, spec in plan.sources.items()
         },
     }
+    learned = plan.mixture.learned
+    if learned is not None:
+        rule = {"type": learned.spec.part.__name__, **learned.spec.arguments}
+        described["learned"] = {**rule, "every": learned.every}
     plain: dict[str, Any] = json.loads(json.dumps(described))
     return plain
 
@@ -131,6 +200,7 @@ class RunMixture:
 
     Attributes:
         mixture: what each step takes.
+        learning: what learns its weights, if they are learned.
         news: what has changed since the checkpoint, a line each.
     """
 
@@ -143,24 +213,41 @@ class RunMixture:
     ) -> None:
         self.described = describe(recipe, sources, num_steps)
         self.news: list[str] = []
-        begin = Begin()
+        begin, learned = Begin(), None
         # Checkpoints of earlier versions do not tell: nothing could be changed then.
         held = (state or {}).get("mixture")
         if state is not None and held is not None:
-            begin = Begin(held["begin"]["step"], held["begin"]["positions"])
+            learned = held.get("learned")
+            begin = _read_begin(held["begin"])
             if held["described"] != self.described:
-                begin = Begin(state["done"], held["positions"])
+                begin, learned = Begin(state["done"], held["positions"]), None
                 self.news = tell_changes(held["described"], self.described, begin)
-        self.mixture = mixture_of(recipe, sources, num_steps, begin)
+        self.learning = _learning(recipe, sources, num_steps, begin, learned)
+        weights = None if self.learning is None else self.learning.weights
+        self.mixture = mixture_of(recipe, sources, num_steps, begin, weights)
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint after so many steps holds."""
-        begin = self.mixture.begin
+        """What a checkpoint after so many steps holds; a collective where weights are learned."""
+        begin, learned = self.mixture.begin, {}
+        if self.learning is not None:
+            begin = self.mixture.begin_at(self.learning.begins(step))
+            learned = {"learned": self.learning.state(step)}
         return {
             "described": self.described,
-            "begin": {"step": begin.step, "positions": dict(begin.positions)},
+            "begin": _write_begin(begin),
             "positions": self.mixture.positions(step),
+            **learned,
         }
+
+
+def _write_begin(begin: Begin) -> dict[str, Any]:
+    owed = {name: str(draws) for name, draws in begin.owed.items()}
+    return {"step": begin.step, "positions": dict(begin.positions), "owed": owed}
+
+
+def _read_begin(held: Mapping[str, Any]) -> Begin:
+    owed = {name: Fraction(draws) for name, draws in held.get("owed", {}).items()}
+    return Begin(held["step"], held["positions"], owed)
 
 
 def tell_changes(before: Mapping[str, Any], after: Mapping[str, Any], begin: Begin) -> list[str]:
@@ -187,10 +274,12 @@ def tell_changes(before: Mapping[str, Any], after: Mapping[str, Any], begin: Beg
         if {"weight", "end"} & {*changed}:
             lines.append(f"source {name!r} has another weight or end: {at}")
     lines += [
-        f"{key} was {before.get(key)}, and is {after[key]}"
-        for key in after
-        if key != "sources" and after[key] != before.get(key)
+        f"{key} was {before.get(key)}, and is {after.get(key)}"
+        for key in {**after, **before}
+        if key != "sources" and after.get(key) != before.get(key)
     ]
+    if before.get("learned") and after.get("learned"):
+        lines.append("weights are learned afresh, from those that the recipe gives")
     start = (
         f"the mixture has changed and begins anew at step {begin.step}, every source where it was"
     )

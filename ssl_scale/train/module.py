@@ -20,6 +20,7 @@ from ssl_scale.train.absent import Absentees
 from ssl_scale.train.ops import Ops
 from ssl_scale.train.programs.plain import Plain
 from ssl_scale.train.sharded import ShardedState
+from ssl_scale.train.source_losses import SourceLoss
 from ssl_scale.train.tally import Tally
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,6 +54,7 @@ class StepReport:
 
     answers: list[Answers] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
+    losses: list[SourceLoss] = field(default_factory=list)
     drawn: Mapping[str, int] = field(default_factory=dict)
     tokens: int = 0
     places: int = 0
@@ -137,6 +139,7 @@ class PretrainingModule(pl.LightningModule):
         self.report = StepReport(
             answers=[answers for micro in ops.answers for answers in micro],
             figures=figures | {"grad_norm": norm, "lr": self.optim.learning_rate(ops.progress)},
+            losses=ops.source_losses(),
             drawn=batches.drawn,
             tokens=batches.tokens,
             places=batches.places,

@@ -1,6 +1,6 @@
 """The verbs of a step program: what it may do with one optimizer step's batches."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +10,7 @@ from ssl_scale import dist
 from ssl_scale.errors import SslScaleError
 from ssl_scale.rng import combine
 from ssl_scale.system.step import Answers
+from ssl_scale.train.source_losses import SourceLoss
 from ssl_scale.types import Batch, Loss
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Ops:
             for micro, micro_batch in enumerate(batches)
         ]
         self.global_counts: dict[str, Tensor] = {}
+        self.counts: list[Mapping[str, Tensor]] = []
         self.losses: list[dict[str, Loss]] = []
         self.gradient_norm = 0.0
 
@@ -61,8 +63,9 @@ class Ops:
             SslScaleError: on all ranks, what one of them met when it made its batches.
         """
         counts: dict[str, Tensor] = {}
-        for answers in self._all():
-            for name, count in self.system.counts(answers).items():
+        self.counts = [self.system.counts(answers) for answers in self._all()]
+        for of_batch in self.counts:
+            for name, count in of_batch.items():
                 counts[name] = counts[name] + count if name in counts else count
         if not counts:
             sources = sorted({answers.batch.source for answers in self._all()})
@@ -119,6 +122,14 @@ class Ops:
             moved = teacher.update(self.system, self.module.sharded.master, self.progress)
             figures.update({f"teacher/{name}/{key}": value for key, value in moved.items()})
         return figures
+
+    def source_losses(self) -> list[SourceLoss]:
+        """Each objective's loss on each batch of this rank."""
+        return [
+            SourceLoss(answers.batch.source, name, loss.total.detach(), counts[name])
+            for answers, counts, losses in zip(self._all(), self.counts, self.losses, strict=True)
+            for name, loss in losses.items()
+        ]
 
     def present(self) -> tuple[str, ...]:
         """Objectives that took part in this step."""

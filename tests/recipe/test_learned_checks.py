@@ -67,8 +67,8 @@ AT = "data.mixture.learned"
          f"3: {AT}.every: must be below half of train.steps, 1000, or nothing that is learned "
          "comes into force, but is 500"),
         (with_learned(BANDIT, steps=200),
-         f"3: {AT}.every: must be below half of train.steps, 200, or nothing that is learned comes into "
-         "force, but is 100"),
+         f"3: {AT}.every: must be below half of train.steps, 200, or nothing that is learned "
+         "comes into force, but is 100"),
         (with_learned("{type: BanditWeights, every: 1}"),
          f"3: {AT}.every: must be at least the number of sources, 2, since each step draws one "
          "(data.mixture.unit: batch), but is 1"),
