@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_scale.data.index import DATASET_FILE, Dataset, describe_shard
+from ssl_scale.data.member_checks import add_checks
 from ssl_scale.data.samples import ShardIndex, collect_samples
 from ssl_scale.data.tar import read_members
 from ssl_scale.errors import DataError
@@ -30,7 +31,7 @@ from .work import (
 )
 from .work import work_folder as hold_folder
 
-VERSION = 2
+VERSION = 3
 _NAMED = 5
 
 
@@ -100,7 +101,7 @@ def _index_tar(path: Path, indexing: Indexing, folder: Path) -> Produced:
         os.close(descriptor)
     if not rows:
         return Produced({"samples": 0, "rejected": len(errors)}, errors)
-    index = index.select(kept)
+    index = add_checks(path, index.select(kept))
     shard = describe_shard(path, index)
     counts = describe_samples(folder, _task_name(Path(indexing.shard)), index, rows)
     return Produced({**counts, "rejected": len(errors)}, errors, {"shard": asdict(shard)})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from ssl_scale.data.index import describe_shard
+from ssl_scale.data.member_checks import add_checks
 from ssl_scale.data.samples import collect_samples
 from ssl_scale.data.tar import Member
 from ssl_scale.errors import DataError
@@ -25,7 +26,7 @@ from .raw import RawMember, RawSample, Unfit
 from .work import Produced
 
 # Packing's output for equal input; raised when shards come out otherwise.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def pack_shard(packing: Packing, folder: Path) -> Produced:
     if not rows:
         path.unlink()
         return Produced({"samples": 0, "rejected": len(errors)}, errors)
-    index = collect_samples(path, members)
+    index = add_checks(path, collect_samples(path, members))
     shard = describe_shard(path, index)
     counts = describe_samples(folder, packing.shard, index, rows)
     return Produced({**counts, "rejected": len(errors)}, errors, {"shard": asdict(shard)})

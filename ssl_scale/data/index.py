@@ -25,7 +25,7 @@ from ssl_scale.data.remote import RemoteFile, folder_address, is_remote
 from ssl_scale.data.samples import ShardIndex as ShardIndex
 from ssl_scale.errors import DataError
 
-VERSION = 2
+VERSION = 3
 DATASET_FILE = "dataset.json"
 INDEX_FILE = "dataset.index"
 # Opening looks at so many shards; `check_shards` looks at all, reading at the one that it reads.

@@ -9,6 +9,7 @@ A block is a checksum (u64, XXH3 of all that follows) and then, little-endian th
       u8     length of its name, then the name
       column length of each member plus one; 0 where a sample lacks it
       column gap of each member, in tar blocks of 512 bytes
+      u16    [samples] checksum of each member; 0 where a sample lacks it
 
 A **column** of integers is ``i64 least, u8 width``, then for each value its distance from the least
 in `width` bytes, none where all are equal. A **gap** lies between the end of the member before and
@@ -48,6 +49,9 @@ class DamagedError(ValueError):
 def encode_block(index: ShardIndex) -> bytes:
     """The bytes of a block.
 
+    Args:
+        index: of the shard, with checksums.
+
     Raises:
         DataError: the shard has too many members for one shard.
     """
@@ -74,6 +78,7 @@ def encode_block(index: ShardIndex) -> bytes:
         parts.append(_encode_text(name))
         parts.append(_encode_column(lengths[:, column] + 1))
         parts.append(_encode_column(gaps[:, column]))
+        parts.append(index.checks[name].astype("<u2").tobytes())
     body = b"".join(parts)
     return struct.pack("<Q", xxhash.xxh3_64_intdigest(body)) + body
 
@@ -99,12 +104,14 @@ def decode_block(block: bytes, wanted: Iterable[str], samples: int, end: int) ->
         raise DamagedError(f"it describes {rows} samples x {extensions} extensions")
     keys = _decode_strings(cursor, rows)
     names: list[str] = []
+    checks: list[NDArray[np.uint16]] = []
     lengths = np.empty((rows, extensions), dtype=np.int64)
     steps = np.empty((rows, extensions), dtype=np.int64)
     for column in range(extensions):
         names.append(_decode_text(cursor))
         lengths[:, column] = _decode_column(cursor, rows)
         steps[:, column] = _decode_column(cursor, rows)
+        checks.append(np.frombuffer(cursor.take(2 * rows), "<u2"))
     lengths -= 1
     filled = (lengths + (BLOCK - 1)) // BLOCK
     steps += filled
@@ -120,6 +127,7 @@ def decode_block(block: bytes, wanted: Iterable[str], samples: int, end: int) ->
         keys,
         {name: _narrow(offsets[:, own[name]]) for name in chosen},
         {name: _narrow(lengths[:, own[name]]) for name in chosen},
+        {name: checks[own[name]].copy() for name in chosen},
     )
 
 

@@ -36,7 +36,7 @@ import xxhash
 
 from ssl_scale.errors import DataError
 
-VERSION = 1
+VERSION = 2
 _MAGIC = b"sslindex"
 _START = struct.Struct("<8sIIQ")
 _LONGEST_NAME = 255

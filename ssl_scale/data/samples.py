@@ -7,7 +7,7 @@ left out.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +29,13 @@ class ShardIndex:
         keys: name of each sample, in the shard's order.
         offsets: extension -> first byte of each sample's member; integers of any width.
         lengths: extension -> its bytes; -1 where the sample lacks it.
+        checks: extension -> its checksum, 16 bits (see `member_checks`); empty until it is known.
     """
 
     keys: Sequence[str]
     offsets: Mapping[str, NDArray[np.signedinteger]]
     lengths: Mapping[str, NDArray[np.signedinteger]]
+    checks: Mapping[str, NDArray[np.uint16]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -50,6 +52,7 @@ class ShardIndex:
             keys,
             {name: self.offsets[name][kept] for name in used},
             {name: self.lengths[name][kept] for name in used},
+            {name: self.checks[name][kept] for name in used if name in self.checks},
         )
 
 

@@ -23,6 +23,7 @@ import xxhash
 from ssl_scale.data.decoding import FieldDecoder, UndecodableError
 from ssl_scale.data.index import Dataset, read_dataset, read_shard_index
 from ssl_scale.data.lookahead import Lookahead
+from ssl_scale.data.member_checks import check_of
 from ssl_scale.data.node_cache import NodeCache
 from ssl_scale.data.order import Order, StoredOrder
 from ssl_scale.data.read_ahead import READ_AHEAD
@@ -60,13 +61,23 @@ class _OpenShard:
     Args:
         shard: location, bytes and hash, as the reader wants them.
         keys: of the samples.
-        fields: field -> its extensions in their order, each with offsets and lengths. Python reads
-            a `memoryview` several times as fast as an array.
+        fields: field -> its extensions in their order, each with offsets, lengths and checksums.
+            Python reads a `memoryview` several times as fast as an array.
     """
 
     shard: tuple[str, int, str]
     keys: Sequence[str]
-    fields: Sequence[tuple[str, Sequence[tuple[str, memoryview, memoryview]]]]
+    fields: Sequence[tuple[str, Sequence[tuple[str, memoryview, memoryview, memoryview]]]]
+
+    def members(self, row: int) -> list[tuple[int, int, int, str, str]]:
+        """Offset, length, checksum, field and extension of each field that a sample has."""
+        found = []
+        for field, places in self.fields:
+            for extension, offsets, lengths, checks in places:
+                if (length := lengths[row]) >= 0:
+                    found.append((offsets[row], length, checks[row], field, extension))
+                    break
+        return found
 
 
 class Source:
@@ -81,6 +92,7 @@ class Source:
         window: see `Order`.
         shuffle: whether epochs are shuffled, rather than read as they are stored.
         cache: what an address is read through; see `read_dataset`.
+        checksums: whether each member that is read is compared with what was indexed.
 
     Raises:
         DataError: the data set is missing or damaged, or has no sample with one of the fields.
@@ -96,8 +108,10 @@ class Source:
         window: int = 4096,
         shuffle: bool = True,
         cache: NodeCache | None = None,
+        checksums: bool = True,
     ) -> None:
         self.name, self.fields, self.seed = name, dict(fields), seed
+        self.checksums = checksums
         self.dataset: Dataset = read_dataset(data, cache)
         for field, decoder in self.fields.items():
             self._check_field(field, decoder)
@@ -159,28 +173,30 @@ class Source:
         )
 
     def fetch(self, ref: SampleRef) -> Members:
-        """The bytes and extension of each field; None where the sample lacks it."""
+        """The bytes and extension of each field; None where the sample lacks it.
+
+        Raises:
+            DataError: they cannot be read, or are not those that were indexed.
+        """
         opened = self._open(ref.shard)
         members: Members = dict.fromkeys(self.fields)
-        wanted = []
-        for field, places in opened.fields:
-            for extension, offsets, lengths in places:
-                if (length := lengths[ref.row]) >= 0:
-                    wanted.append((offsets[ref.row], length, field, extension))
-                    break
+        wanted = opened.members(ref.row)
         if not wanted:
             return members
         # A sample's members stand side by side: one read for all, unless much lies between them.
         first = min(wanted)[0]
-        end = max([offset + length for offset, length, _, _ in wanted])
-        if end - first <= _LARGEST_GAP + sum([length for _, length, _, _ in wanted]):
+        end = max([offset + length for offset, length, _, _, _ in wanted])
+        is_dense = end - first <= _LARGEST_GAP + sum([length for _, length, _, _, _ in wanted])
+        if is_dense:
             block = SHARD_READER.read(*opened.shard, first, end - first, self.dataset.cache)
-            for offset, length, field, extension in wanted:
-                members[field] = block[offset - first : offset - first + length], extension
-        else:
-            for offset, length, field, extension in wanted:
+        for offset, length, check, field, extension in wanted:
+            if is_dense:
+                content = block[offset - first : offset - first + length]
+            else:
                 content = SHARD_READER.read(*opened.shard, offset, length, self.dataset.cache)
-                members[field] = content, extension
+            if self.checksums and check_of(content) != check:
+                raise self._changed(ref, field)
+            members[field] = content, extension
         return members
 
     def decode(self, ref: SampleRef, members: Members) -> Sample:
@@ -218,7 +234,12 @@ class Source:
             (
                 field,
                 [
-                    (name, index.offsets[name].data, index.lengths[name].data)
+                    (
+                        name,
+                        index.offsets[name].data,
+                        index.lengths[name].data,
+                        index.checks[name].data,
+                    )
                     for name in decoder.extensions
                     if name in index.lengths
                 ],
@@ -230,6 +251,15 @@ class Source:
         if len(self._shards) > self._most_open:
             self._shards.popitem(last=False)
         return opened
+
+    def _changed(self, ref: SampleRef, field: str) -> DataError:
+        cache = self.dataset.cache
+        copy = "" if cache is None else f" (its copy in {cache.folder}, if only that is damaged)"
+        return DataError(
+            f"{self._open(ref.shard).shard[0]}: sample {self.key(ref)!r}: the bytes of field "
+            f"{field!r} must be those that were indexed, but are others: the shard was changed or "
+            f"damaged in place; restore it{copy}, or run `ssl-data index` if the change was meant"
+        )
 
     def _check_field(self, field: str, decoder: FieldDecoder) -> None:
         present = self.dataset.fields

@@ -121,6 +121,7 @@ class DataPlan:
         num_workers: loader processes of each rank; 0 reads in the training process.
         bad_samples: share of unreadable samples that is tolerated; 0 stops at the first.
         cache: where each node keeps shards that it reads from an address.
+        checksums: whether each member that is read is compared with what was indexed.
     """
 
     global_batch: Count
@@ -135,6 +136,7 @@ class DataPlan:
     num_workers: Whole = 2
     bad_samples: Probability = 0.0
     cache: CachePlan = field(default_factory=CachePlan)
+    checksums: bool = True
 
     @property
     def needs_lengths(self) -> bool:

@@ -47,6 +47,7 @@ def open_sources(recipe: Recipe) -> Opened:
             window=recipe.data.window,
             shuffle=shuffle,
             cache=cache,
+            checksums=recipe.data.checksums,
         )
 
     return Opened(

@@ -13,6 +13,7 @@ from PIL import Image
 from ssl_scale.cli.main import build_parser, main, subcommands
 from ssl_scale.data.index import describe_shard, write_dataset
 from ssl_scale.data.index_block import encode_block
+from ssl_scale.data.member_checks import add_checks
 from ssl_scale.data.samples import index_shard
 from tests.recipe.writing import SOUND, write
 
@@ -38,7 +39,7 @@ def digits(tmp_path: Path) -> Path:
                 member = tarfile.TarInfo(f"{number:04}.{name}")
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
-    index = index_shard(shard)
+    index = add_checks(shard, index_shard(shard))
     shards, blocks = [describe_shard(shard, index)], [encode_block(index)]
     write_dataset(folder, "digits", shards, blocks, index.counts())
     return folder

@@ -25,6 +25,7 @@ from ssl_scale.data.decoding import FieldDecoder
 from ssl_scale.data.index import DATASET_FILE, INDEX_FILE, VERSION, describe_shard
 from ssl_scale.data.index_block import encode_block
 from ssl_scale.data.index_file import Seal, Shard, encode_head, head_bytes
+from ssl_scale.data.member_checks import add_checks
 from ssl_scale.data.samples import index_shard
 from ssl_scale.data.source import Source
 from tests.data.shards import write_numbers
@@ -74,7 +75,7 @@ def write_huge(folder: Path) -> HugeData:
     for size in SIZES:
         path = folder / f"template-{size}.tar"
         _write_template(path, size)
-        index = index_shard(path)
+        index = add_checks(path, index_shard(path))
         templates.append(describe_shard(path, index))
         blocks.append(encode_block(index))
     third = SHARDS // 3

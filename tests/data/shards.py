@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from ssl_scale.data.index import Dataset, describe_shard, write_dataset
 from ssl_scale.data.index_block import encode_block
+from ssl_scale.data.member_checks import add_checks
 from ssl_scale.data.samples import index_shard
 
 Sample = Mapping[str, bytes]
@@ -35,7 +36,7 @@ def write_folder(folder: Path, shards: Sequence[Sequence[tuple[str, Sample]]]) -
     entries, blocks, fields = [], [], {}
     for number, samples in enumerate(shards):
         path = write_tar(folder / f"shard-{number:06d}.tar", samples)
-        index = index_shard(path)
+        index = add_checks(path, index_shard(path))
         entries.append(describe_shard(path, index))
         blocks.append(encode_block(index))
         for name, count in index.counts().items():

@@ -36,7 +36,7 @@ def test_the_folder_has_the_agreed_form(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "digits").iterdir()}
     assert names == {"shard-000000.tar", "shard-000001.tar", "dataset.index", "dataset.json"}
     about = json.loads((tmp_path / "digits" / "dataset.json").read_text())
-    assert about["version"] == 2
+    assert about["version"] == 3
     assert about["name"] == "digits"
     assert (about["num_shards"], about["num_samples"]) == (2, 8)
     assert about["fields"] == {"png": 8, "cls": 8, "txt": 8}
@@ -135,9 +135,9 @@ FAULTS = {
     ),
     "json of another kind": (
         lambda d: (d / "dataset.json").write_text("[1]"),
-        "dataset.json: version must be 2, but is None",
+        "dataset.json: version must be 3, but is None",
     ),
-    "later version": (lambda d: edit(d, version=9), "version must be 2, but is 9"),
+    "later version": (lambda d: edit(d, version=9), "version must be 3, but is 9"),
     "half a json": (lambda d: edit(d, index={"bytes": 3}), "must say name, num_shards, num_s"),
     "index of another kind": (lambda d: edit(d, index=[]), "must say name, num_shards, num_s"),
     "other counts": (

@@ -36,7 +36,16 @@ def shards(draw: st.DrawFn) -> tuple[ShardIndex, int]:
                 offsets[name][row], lengths[name][row] = start, max(length, 0)
                 end = start + -(-max(length, 0) // 512) * 512
     used = [name for name in names if lengths[name].max() >= 0]
-    return ShardIndex(keys, {n: offsets[n] for n in used}, {n: lengths[n] for n in used}), end
+    checks = {name: draw_checks(lengths[name], end) for name in used}
+    return ShardIndex(
+        keys, {n: offsets[n] for n in used}, {n: lengths[n] for n in used}, checks
+    ), end
+
+
+def draw_checks(lengths: np.ndarray, seed: int) -> np.ndarray:
+    """Any 16 bits for each member, 0 where there is none."""
+    checks = np.random.default_rng(seed).integers(0, 1 << 16, len(lengths), dtype=np.uint16)
+    return np.where(lengths < 0, np.uint16(0), checks)
 
 
 @settings(deadline=None, max_examples=150)
@@ -50,6 +59,7 @@ def test_a_block_gives_back_what_it_was_made_of(made: tuple[ShardIndex, int]) ->
     for name in index.lengths:
         assert found.lengths[name].tolist() == index.lengths[name].tolist()
         assert found.offsets[name].tolist() == index.offsets[name].tolist()
+        assert found.checks[name].tolist() == index.checks[name].tolist()
 
 
 def usual(samples: int, keys: list[str] | None = None) -> tuple[ShardIndex, int]:
@@ -63,6 +73,7 @@ def usual(samples: int, keys: list[str] | None = None) -> tuple[ShardIndex, int]
             keys or [f"{n:09d}" for n in range(samples)],
             {name: offsets[:, place] for place, name in enumerate(names)},
             {name: sizes[:, place].astype(np.int32) for place, name in enumerate(names)},
+            {name: draw_checks(sizes[:, place], place) for place, name in enumerate(names)},
         ),
         int(steps.sum()),
     )
@@ -71,12 +82,12 @@ def usual(samples: int, keys: list[str] | None = None) -> tuple[ShardIndex, int]
 @pytest.mark.parametrize(
     ("key", "most"),
     [
-        ("n{:06d}", 3.2),  # counting up: nothing
-        ("{}", 3.2),
-        ("img-{:05d}.large", 3.2),
+        ("n{:06d}", 9.2),  # counting up: nothing
+        ("{}", 9.2),
+        ("img-{:05d}.large", 9.2),
     ],
 )
-def test_usual_samples_cost_what_their_lengths_do(key: str, most: float) -> None:
+def test_usual_samples_cost_what_their_lengths_and_checksums_do(key: str, most: float) -> None:
     index, _ = usual(1000, [key.format(n) for n in range(1000)])
     assert len(encode_block(index)) / 1000 < most
 
@@ -84,16 +95,16 @@ def test_usual_samples_cost_what_their_lengths_do(key: str, most: float) -> None
 def test_numbers_in_no_order_cost_their_digits() -> None:
     numbers = np.random.default_rng(0).permutation(10**7)[:1000]
     index, _ = usual(1000, [f"coco/{n:012d}" for n in numbers])
-    assert len(encode_block(index)) / 1000 < 6.2
+    assert len(encode_block(index)) / 1000 < 12.2
 
 
 def test_a_sample_without_a_field_makes_the_others_no_longer() -> None:
     index, end = usual(1000)
     lengths = {name: values.copy() for name, values in index.lengths.items()}
     lengths["cls"][::3] = -1
-    thin = ShardIndex(index.keys, index.offsets, lengths)
+    thin = ShardIndex(index.keys, index.offsets, lengths, index.checks)
     block = encode_block(thin)
-    assert len(block) / 1000 < 6.5
+    assert len(block) / 1000 < 12.5
     found = decode_block(block, ["cls", "txt"], 1000, end)
     assert found.offsets["txt"].tolist() == index.offsets["txt"].tolist()
     assert found.offsets["cls"][1:3].tolist() == index.offsets["cls"][1:3].tolist()

@@ -7,7 +7,7 @@ import pytest
 import xxhash
 
 from ssl_scale.data.index import Dataset, read_dataset, read_shard_index
-from ssl_scale.data.index_file import Seal, Shard, ShardTable, write_index
+from ssl_scale.data.index_file import VERSION, Seal, Shard, ShardTable, write_index
 from ssl_scale.errors import DataError
 from tests.data.shards import digit_samples, write_folder
 
@@ -52,10 +52,10 @@ def reseal(path: Path, head: bytes) -> Seal:
     ("head", "message"),
     [
         (struct.pack("<8sIIQ", b"PAR1    ", 1, 5, 1), "is of the form b'PAR1"),
-        (struct.pack("<8sIIQ", b"sslindex", 2, 5, 1), "version 2"),
-        (struct.pack("<8sIIQ", b"sslindex", 1, 5, 2**60), f"a head for {2**60} shards"),
-        (struct.pack("<8sIIQ", b"sslindex", 1, 0, 1), "names of 0 bytes"),
-        (struct.pack("<8sIIQ", b"sslindex", 1, 5, 0), "a head for 0 shards"),
+        (struct.pack("<8sIIQ", b"sslindex", VERSION + 1, 5, 1), f"version {VERSION + 1}"),
+        (struct.pack("<8sIIQ", b"sslindex", VERSION, 5, 2**60), f"a head for {2**60} shards"),
+        (struct.pack("<8sIIQ", b"sslindex", VERSION, 0, 1), "names of 0 bytes"),
+        (struct.pack("<8sIIQ", b"sslindex", VERSION, 5, 0), "a head for 0 shards"),
         (b"short", "5 of them its head"),
     ],
 )

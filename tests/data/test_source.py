@@ -171,3 +171,35 @@ def test_the_first_read_of_far_positions_is_the_same_as_on_the_way(tmp_path: Pat
     fresh = Source("d", tmp_path / "d", fields, streams=3, window=5)
     assert fresh.locate(21 * 10 - 1) == refs[-1]
     assert torch.is_tensor(fields["n"].collate([fresh.read(refs[-1])["n"]]))
+
+
+@pytest.mark.parametrize("fields", [("image", "label"), ("label",)])
+def test_bytes_that_changed_in_place_are_named_where_they_are_read(
+    tmp_path: Path, fields: tuple[str, ...]
+) -> None:
+    dataset = write_folder(tmp_path / "d", [digit_samples(3)])
+    index = read_shard_index(dataset, 0, ["cls"])
+    with dataset.path(0).open("r+b") as shard:
+        shard.seek(int(index.offsets["cls"][1]))
+        shard.write(b"8")
+    chosen = {name: FIELDS[name] for name in fields}
+    source = Source("mine", tmp_path / "d", chosen, shuffle=False)
+    source.read(source.locate(0))
+    with pytest.raises(
+        DataError,
+        match=r"shard-000000\.tar: sample 'digit-0001': the bytes of field 'label' must be those "
+        r"that were indexed, but are others: .*; restore it, or run `ssl-data index`",
+    ):
+        source.read(source.locate(1))
+    unchecked = Source("mine", tmp_path / "d", chosen, shuffle=False, checksums=False)
+    assert unchecked.read(unchecked.locate(1))["label"] == 8
+
+
+def test_a_changed_member_that_no_field_reads_is_nothing_to_training(tmp_path: Path) -> None:
+    dataset = write_folder(tmp_path / "d", [digit_samples(2)])
+    index = read_shard_index(dataset, 0, ["txt"])
+    with dataset.path(0).open("r+b") as shard:
+        shard.seek(int(index.offsets["txt"][1]))
+        shard.write(b"?")
+    source = Source("mine", tmp_path / "d", FIELDS, shuffle=False)
+    assert source.read(source.locate(1))["label"] == 1
