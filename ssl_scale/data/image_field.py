@@ -4,26 +4,16 @@ Everything random (crops, colour) happens later, on the device (`ssl_scale.data.
 picture only gets the size that batches need.
 """
 
-import io
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from ssl_scale.data.decoding import FixedField, UndecodableError
+from ssl_scale.data.decoding import FixedField
 from ssl_scale.data.jpeg import decode_jpeg
+from ssl_scale.data.pictures import Fit, Resize, opened, squared, upright
 from ssl_scale.part import Count
-
-# Not every format that Pillow knows: its reader of PostScript starts another program.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000")
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 class ImageField(FixedField):
@@ -43,8 +33,8 @@ class ImageField(FixedField):
         extension: str | Sequence[str],
         size_px: Count,
         channels: Literal[1, 3, 4] = 3,
-        resize: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear",
-        fit: Literal["crop", "squash"] = "crop",
+        resize: Resize = "bilinear",
+        fit: Fit = "crop",
         max_pixels: Count = 64_000_000,
     ) -> None:
         super().__init__(extension, (size_px, size_px, channels), np.uint8)
@@ -64,49 +54,14 @@ class ImageField(FixedField):
             pixels = self._decode(member)
         else:
             image = Image.fromarray(pixels[..., 0] if self.channels == 1 else pixels)
-            pixels = np.asarray(self._squared(image))
+            pixels = self._squared(image)
         place[...] = pixels.reshape(self.shape)
 
     def _decode(self, member: bytes) -> np.ndarray:
-        try:
-            with Image.open(io.BytesIO(member), formats=_FORMATS) as image:
-                if image.width * image.height > self.max_pixels:
-                    raise UndecodableError(
-                        f"must have at most {self.max_pixels} pixels, but claims {image.width} x "
-                        f"{image.height}"
-                    )
-                # JPEG can decode at 1/2, 1/4 or 1/8 for less; never below what is asked.
-                image.draft(None, (self.size_px, self.size_px))
-                ImageOps.exif_transpose(image, in_place=True)
-                return np.asarray(self._squared(_eight_bits(image)))
-        except (UndecodableError, MemoryError):
-            raise
-        except UnidentifiedImageError:  # its own words are the address of our buffer
-            formats = ", ".join(_FORMATS)
-            raise UndecodableError(
-                f"must be a picture, but does not decode (it is none of {formats})"
-            ) from None
-        except Exception as error:  # noqa: BLE001 - the formats' parsers raise all sorts of things
-            reason = str(error) or type(error).__name__
-            raise UndecodableError(f"must be a picture, but does not decode ({reason})") from error
+        with opened(member, self.max_pixels) as image:
+            # JPEG can decode at 1/2, 1/4 or 1/8 for less; never below what is asked.
+            image.draft(None, (self.size_px, self.size_px))
+            return self._squared(upright(image, self.channels))
 
-    def _squared(self, image: Image.Image) -> Image.Image:
-        if image.mode != _MODES[self.channels]:
-            image = image.convert(_MODES[self.channels])
-        target = (self.size_px, self.size_px)
-        if image.size == target:
-            return image
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side) if self.fit == "crop" else None
-        return image.resize(target, _FILTERS[self.resize], box=box)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow cuts 16-bit values off at 255 when it converts them; scale them instead."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise UndecodableError(f"must have 8 or 16 bits a channel, but has mode {image.mode}")
-    return image
+    def _squared(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(squared(image, self.size_px, self.resize, self.fit))

@@ -9,6 +9,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+_START = b"\xff\xd8\xff"
 _APP1, _ORIENTATION = 0xE1, 0x0112
 # Segments that come first: what applications put there, and comments.
 _LEADING = frozenset([*range(0xE0, 0xF0), 0xFE])
@@ -31,7 +32,7 @@ def decode_jpeg(
         that still covers `place`; or None if this is nothing for us.
     """
     height, width, channels = place.shape
-    if member[:3] != b"\xff\xd8\xff" or channels not in _COLORS or not _is_upright(member):
+    if member[:3] != _START or channels not in _COLORS or not _is_upright(member):
         return None
     try:
         full_height, full_width, space, _ = simplejpeg.decode_jpeg_header(member)
@@ -47,6 +48,17 @@ def decode_jpeg(
         return smaller
     except ValueError:
         return None
+
+
+def jpeg_size(member: bytes) -> tuple[int, int] | None:
+    """Height and width as a JPEG file claims them; None if it is none."""
+    if member[:3] != _START:
+        return None
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(member)
+    except ValueError:
+        return None
+    return (height, width) if height and width else None
 
 
 def _is_upright(member: bytes) -> bool:
