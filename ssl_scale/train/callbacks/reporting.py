@@ -151,7 +151,9 @@ class Reporting(pl.Callback):
             figures["tokens_per_s"] = self.tokens / elapsed
         self.records.write("train", module.progress.done, figures)
         if self.bar is not None:
-            slow = " waiting for data" if waiting > 0.3 else ""
-            self.bar.tell(f"loss {total:.3f}, {self.samples / elapsed:.0f} samples/s{slow}")
+            # Who sees a large share looks for the remedy here.
+            remedy = " (see `ssl-data bench`)" if waiting > 0.3 else ""
+            rate = f"{self.samples / elapsed:,.0f} samples/s"
+            self.bar.tell(f"loss {total:.3f}, {rate}, {waiting:.0%} waiting for data{remedy}")
         self.samples, self.waited_s, self.since = 0, 0.0, now
         self.sources, self.tokens, self.places = {}, 0, 0
