@@ -125,14 +125,18 @@ def decode_block(block: bytes, wanted: Iterable[str], samples: int, end: int) ->
     chosen = [name for name in wanted if name in own]
     return ShardIndex(
         keys,
-        {name: _narrow(offsets[:, own[name]]) for name in chosen},
-        {name: _narrow(lengths[:, own[name]]) for name in chosen},
+        {name: narrow(offsets[:, own[name]]) for name in chosen},
+        {name: narrow(lengths[:, own[name]]) for name in chosen},
         {name: checks[own[name]].copy() for name in chosen},
     )
 
 
-def _narrow(values: NDArray[np.int64]) -> NDArray[np.signedinteger]:
-    """A copy in the smallest signed type: every loader process keeps some hundred blocks."""
+def narrow(values: NDArray[np.int64]) -> NDArray[np.signedinteger]:
+    """A copy in the smallest signed type: every loader process keeps some hundred blocks.
+
+    Args:
+        values: none below -1.
+    """
     most = int(values.max())
     kind = next(
         kind for kind in (np.int8, np.int16, np.int32, np.int64) if most <= np.iinfo(kind).max
@@ -262,9 +266,11 @@ class _Keys(Sequence[str]):
     def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
             return [self[number] for number in range(*row.indices(len(self)))]
-        if not -len(self) <= row < len(self):
+        if row < 0:
+            row += len(self)
+        if not 0 <= row < len(self):
             raise IndexError(f"row must be below {len(self)}, but is {row}")
-        return f"{self._prefix}{self._middle(row % len(self))}{self._suffix}"
+        return f"{self._prefix}{self._middle(row)}{self._suffix}"
 
     def _middle(self, row: int) -> str:
         raise NotImplementedError
@@ -275,13 +281,13 @@ class _NumberedKeys(_Keys):
 
     def __init__(self, prefix: str, suffix: str, digits: int, numbers: NDArray[np.int64]) -> None:
         super().__init__(prefix, suffix)
-        self._digits, self._numbers = digits, numbers
+        self._digits, self._numbers = digits, numbers.data
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def _middle(self, row: int) -> str:
-        return f"{int(self._numbers[row]) + row:0{self._digits}d}"
+        return str(self._numbers[row] + row).zfill(self._digits)
 
 
 class _WrittenKeys(_Keys):
@@ -289,7 +295,7 @@ class _WrittenKeys(_Keys):
 
     def __init__(self, prefix: str, suffix: str, ends: NDArray[np.int64], heap: bytes) -> None:
         super().__init__(prefix, suffix)
-        self._ends, self._heap = ends, heap
+        self._ends, self._heap = ends.data, heap
 
     def __len__(self) -> int:
         return len(self._ends)

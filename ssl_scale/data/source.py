@@ -12,7 +12,6 @@ after an epoch's end is the next epoch.
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -21,21 +20,17 @@ import numpy as np
 import xxhash
 
 from ssl_scale.data.decoding import FieldDecoder, UndecodableError
-from ssl_scale.data.index import Dataset, read_dataset, read_shard_index
+from ssl_scale.data.index import Dataset, read_dataset
 from ssl_scale.data.lookahead import Lookahead
-from ssl_scale.data.member_checks import check_of
 from ssl_scale.data.node_cache import NodeCache
+from ssl_scale.data.open_shard import Members, OpenShard
 from ssl_scale.data.order import Order, StoredOrder
 from ssl_scale.data.read_ahead import READ_AHEAD
-from ssl_scale.data.reader import SHARD_READER
 from ssl_scale.data.seeds import Whole, combine, sample_seeds
 from ssl_scale.errors import DataError
 from ssl_scale.rng import hash_name
 
 Sample: TypeAlias = dict[str, Any]
-Members: TypeAlias = dict[str, tuple[bytes, str] | None]
-# Reading so many bytes more takes less time than a second read.
-_LARGEST_GAP = 1 << 15
 
 
 class SampleRef(NamedTuple):
@@ -52,32 +47,6 @@ class SampleRef(NamedTuple):
     epoch: int
     shard: int
     row: int
-
-
-@dataclass(frozen=True, eq=False)
-class _OpenShard:
-    """What reading a shard's samples takes, laid out for speed.
-
-    Args:
-        shard: location, bytes and hash, as the reader wants them.
-        keys: of the samples.
-        fields: field -> its extensions in their order, each with offsets, lengths and checksums.
-            Python reads a `memoryview` several times as fast as an array.
-    """
-
-    shard: tuple[str, int, str]
-    keys: Sequence[str]
-    fields: Sequence[tuple[str, Sequence[tuple[str, memoryview, memoryview, memoryview]]]]
-
-    def members(self, row: int) -> list[tuple[int, int, int, str, str]]:
-        """Offset, length, checksum, field and extension of each field that a sample has."""
-        found = []
-        for field, places in self.fields:
-            for extension, offsets, lengths, checks in places:
-                if (length := lengths[row]) >= 0:
-                    found.append((offsets[row], length, checks[row], field, extension))
-                    break
-        return found
 
 
 class Source:
@@ -115,15 +84,13 @@ class Source:
         self.dataset: Dataset = read_dataset(data, cache)
         for field, decoder in self.fields.items():
             self._check_field(field, decoder)
-        self._extensions = tuple(
-            dict.fromkeys(ext for decoder in self.fields.values() for ext in decoder.extensions)
-        )
+        self._extensions = {name: field.extensions for name, field in self.fields.items()}
         sizes = self.dataset.sizes
         # Keyed by name: two sources over one data set do not run side by side.
         key = int(combine(seed, hash_name(name)).view(np.int64)[0])
         self.order = Order(sizes, key, streams, window) if shuffle else StoredOrder(sizes)
         self._lookahead = Lookahead(self.order)
-        self._shards: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._shards: OrderedDict[int, OpenShard] = OrderedDict()
         # What a stream reads in at a time: shards under its window, and one at each of its ends.
         under_window = window * len(self.dataset.shards) // len(self.order)
         self._most_open = streams * (under_window + 2) + 2
@@ -146,8 +113,10 @@ class Source:
         place = self._lookahead.locate(positions)
         if self.dataset.cache is not None and len(positions) > 1:
             self._read_ahead(self.dataset.cache, positions, place.shard)
-        columns = (positions, place.epoch, place.shard, place.row)
-        return list(map(SampleRef, *(column.tolist() for column in columns)))
+        columns = positions, place.epoch, place.shard, place.row
+        return list(
+            map(SampleRef._make, zip(*(column.tolist() for column in columns), strict=True))
+        )
 
     def _read_ahead(self, cache: NodeCache, positions: Whole, shards: Whole) -> None:
         """Ask for the shards of these samples, then for those that their streams enter next."""
@@ -178,26 +147,7 @@ class Source:
         Raises:
             DataError: they cannot be read, or are not those that were indexed.
         """
-        opened = self._open(ref.shard)
-        members: Members = dict.fromkeys(self.fields)
-        wanted = opened.members(ref.row)
-        if not wanted:
-            return members
-        # A sample's members stand side by side: one read for all, unless much lies between them.
-        first = min(wanted)[0]
-        end = max([offset + length for offset, length, _, _, _ in wanted])
-        is_dense = end - first <= _LARGEST_GAP + sum([length for _, length, _, _, _ in wanted])
-        if is_dense:
-            block = SHARD_READER.read(*opened.shard, first, end - first, self.dataset.cache)
-        for offset, length, check, field, extension in wanted:
-            if is_dense:
-                content = block[offset - first : offset - first + length]
-            else:
-                content = SHARD_READER.read(*opened.shard, offset, length, self.dataset.cache)
-            if self.checksums and check_of(content) != check:
-                raise self._changed(ref, field)
-            members[field] = content, extension
-        return members
+        return self._open(ref.shard).fetch(ref.row)
 
     def decode(self, ref: SampleRef, members: Members) -> Sample:
         """The fields' values, with the sample's key and shard.
@@ -205,7 +155,7 @@ class Source:
         Raises:
             UndecodableError: a member is not what its field must be; says which and where.
         """
-        sample: Sample = {"__key__": self.key(ref), "__url__": self._open(ref.shard).shard[0]}
+        sample: Sample = {"__key__": self.key(ref), "__url__": self._open(ref.shard).location}
         for field, found in members.items():
             try:
                 sample[field] = None if found is None else self.fields[field].decode(*found)
@@ -216,7 +166,7 @@ class Source:
     def located(self, error: UndecodableError, ref: SampleRef, field: str) -> UndecodableError:
         """An error of a sample's field that says where it stands."""
         return UndecodableError(
-            f"source {self.name!r}: {self._open(ref.shard).shard[0]}: sample {self.key(ref)!r}: "
+            f"source {self.name!r}: {self._open(ref.shard).location}: sample {self.key(ref)!r}: "
             f"field {field!r} {error}"
         )
 
@@ -224,42 +174,15 @@ class Source:
         """A sample: field -> value, None where it lacks the field."""
         return self.decode(ref, self.fetch(ref))
 
-    def _open(self, number: int) -> _OpenShard:
+    def _open(self, number: int) -> OpenShard:
         if number in self._shards:
             self._shards.move_to_end(number)
             return self._shards[number]
-        index = read_shard_index(self.dataset, number, self._extensions)
-        shard, location = self.dataset.shards[number], self.dataset.location(number)
-        fields = [
-            (
-                field,
-                [
-                    (
-                        name,
-                        index.offsets[name].data,
-                        index.lengths[name].data,
-                        index.checks[name].data,
-                    )
-                    for name in decoder.extensions
-                    if name in index.lengths
-                ],
-            )
-            for field, decoder in self.fields.items()
-        ]
-        opened = _OpenShard((location, shard.bytes, shard.xxh3), index.keys, fields)
+        opened = OpenShard(self.dataset, number, self._extensions, self.checksums)
         self._shards[number] = opened
         if len(self._shards) > self._most_open:
             self._shards.popitem(last=False)
         return opened
-
-    def _changed(self, ref: SampleRef, field: str) -> DataError:
-        cache = self.dataset.cache
-        copy = "" if cache is None else f" (its copy in {cache.folder}, if only that is damaged)"
-        return DataError(
-            f"{self._open(ref.shard).shard[0]}: sample {self.key(ref)!r}: the bytes of field "
-            f"{field!r} must be those that were indexed, but are others: the shard was changed or "
-            f"damaged in place; restore it{copy}, or run `ssl-data index` if the change was meant"
-        )
 
     def _check_field(self, field: str, decoder: FieldDecoder) -> None:
         present = self.dataset.fields

@@ -115,7 +115,7 @@ def test_a_window_over_many_shards_opens_each_of_them_once(
         opened.append(shard)
         return read_shard_index(dataset, shard, extensions)
 
-    monkeypatch.setattr("ssl_scale.data.source.read_shard_index", note)
+    monkeypatch.setattr("ssl_scale.data.open_shard.read_shard_index", note)
     source = Source("d", tmp_path / "d", NUMBER, streams=2, window=30)
     for ref in source.locate_all(np.arange(120)):
         source.read(ref)
