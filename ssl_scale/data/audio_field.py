@@ -1,6 +1,6 @@
 """Sound: from a file's bytes to samples at one rate.
 
-libsndfile decodes WAV, FLAC, Ogg (Vorbis, Opus), MP3 and AIFF; which it is, the bytes say.
+libsndfile decodes WAV, FLAC, Ogg (Vorbis, Opus) and MP3; which it is, the bytes say.
 """
 
 import io
@@ -16,7 +16,7 @@ from ssl_scale.errors import SslScaleError
 from ssl_scale.part import Count, Positive
 from ssl_scale.types import Ragged
 
-_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF")
+_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3")
 _MOST_CHANNELS, _HIGHEST_RATE_HZ = 64, 768_000
 # A WAV's header may claim more than there is: a file cut short, or one from a pipe, whose writer
 # put the largest length that there is.

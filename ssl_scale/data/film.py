@@ -38,9 +38,12 @@ def open_film(member: bytes, max_pixels: int) -> Iterator["Film"]:
         file = io.BytesIO(member)
         with av.open(file, options=_OPTIONS, metadata_errors="replace") as container:
             yield Film(container, max_pixels)
-    except (UndecodableError, MemoryError):
+    except UndecodableError:
         raise
     except Exception as error:  # noqa: BLE001 - also what is odd in a file's tables
+        # FFmpeg's own is for memory that the file claimed.
+        if isinstance(error, MemoryError) and not isinstance(error, av.FFmpegError):
+            raise
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UndecodableError(f"must be a film, but does not decode ({reason})") from error
 

@@ -66,5 +66,7 @@ def read_npy(file: io.BufferedIOBase, size: int, check: Check) -> np.ndarray:
         content = file.read(expected)
         order: Literal["F", "C"] = "F" if by_column else "C"
         return np.frombuffer(content, dtype).reshape(shape, order=order)
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (UndecodableError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - numpy reads the header as Python source
         raise UndecodableError(f"must be a .npy array of numbers, but is not ({error})") from error
