@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from functools import partial
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Recording(LossWeights):
     """The rule, which also keeps what it was shown."""
 
     def __init__(self) -> None:
-        super().__init__({"a": 1.0, "b": 0.5})
+        super().__init__({"a": 1.0, "b": 0.5}, rate=0.02)
         self.shown: list[tuple[Mapping[str, float], Mapping[str, float]]] = []
 
     def learn(self, losses: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
@@ -66,7 +67,7 @@ def test_rules_see_weighted_mean_losses_of_three_digits_and_act_a_round_later() 
     assert second == {"a": 15.2, "b": 62.3}
     assert weights == {"a": 0.75, "b": 0.25}
     assert used[:4] == [{"a": 0.75, "b": 0.25}] * 4
-    raised = 0.25 * torch.tensor(22.3 - 0.5 - 14.2 + 1.0).exp().item()
+    raised = 0.25 * exp(0.02 * (22.3 - 0.5 - 14.2 + 1.0))
     share = 0.999 * raised / (0.75 + raised) + 0.0005
     assert used[4]["b"] == used[5]["b"] == pytest.approx(share, abs=5e-5)
     assert len(learning.rule.shown) == 4
