@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from ssl_scale import dist
 from ssl_scale.data.mixture.loss_weights import LossWeights
 from ssl_scale.data.mixture.told import ToldWeights
 from ssl_scale.errors import SslScaleError
@@ -19,6 +20,7 @@ from ssl_scale.train.callbacks.sample_log import read_samples
 from ssl_scale.train.learning import Learning
 from ssl_scale.train.mixing import RunMixture
 from ssl_scale.train.source_losses import SourceLoss, SourceLosses
+from tests.distributed import run_ranks
 from tests.train.kills import die_after
 from tests.train.tiny import fit_ranks, make_recipe, outcome_of
 
@@ -51,7 +53,7 @@ def train(learning: Learning, start: int, stop: int) -> list[dict[str, float]]:
         used.append(learning.weights_at(step))
         found = [("a", "x", 3 + step, 2), ("a", "y", 5, 4), ("b", "y", 2 * step + 1.23456, 1)]
         rows = [SourceLoss(s, o, torch.tensor(t), torch.tensor(float(n))) for s, o, t, n in found]
-        learning.add(rows)
+        learning.add(rows[dist.rank() :: dist.world_size()])
         learning.end_step(step + 1, {"x": 1.0, "y": 10.0}.__getitem__)
     return used
 
@@ -100,6 +102,22 @@ def test_sources_without_a_loss_are_not_shown_and_broken_losses_stop_the_run() -
     learning.add([SourceLoss("b", "y", torch.tensor(float("inf")), half)])
     with pytest.raises(SslScaleError, match="loss of source 'b' must be finite .* but is inf"):
         learning.end_step(EVERY, lambda _: 1.0)
+
+
+def train_as_a_rank() -> tuple[list[dict[str, float]], dict[str, Any]]:
+    learning = make()
+    learning.start(START)
+    used = train(learning, 0, 7)
+    if dist.rank() == 1:
+        assert isinstance(learning.rule, Recording)
+        assert learning.rule.shown == []  # rank 0 decides
+    return used, learning.state(7)
+
+
+@pytest.mark.dist
+def test_ranks_that_hold_parts_of_the_losses_learn_what_one_process_does() -> None:
+    alone = train_as_a_rank()
+    assert run_ranks(train_as_a_rank, 2) == [alone, alone]
 
 
 @pytest.fixture(scope="module")
