@@ -1,17 +1,23 @@
-"""A batch in the making: each row is read, and decoded where it will stay."""
+"""A batch in the making: samples are read, and decoded where they will stay."""
 
+from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_scale.data.buffers import HEAP, Buffers
-from ssl_scale.data.decoding import FieldDecoder, FixedField, UndecodableError
+from ssl_scale.data.columns import CollatedColumn, Column, FixedColumn
+from ssl_scale.data.decoding import FixedField, UndecodableError
+from ssl_scale.data.open_shard import Members
+from ssl_scale.data.reader import SHARD_READER
 from ssl_scale.data.source import SampleRef, Source
 from ssl_scale.data.step_batches import Cost
 from ssl_scale.types import Batch, Ragged
+
+# Of a batch, so many bytes are read before they are decoded.
+_READ_BYTES = 1 << 20
 
 
 class Assembly:
@@ -29,10 +35,10 @@ class Assembly:
     ) -> None:
         self.source, self.cost = source, Cost() if cost is None else cost
         self._refs: list[SampleRef | None] = [None] * rows
-        self._columns = {
-            name: _FixedColumn(field, rows, buffers)
+        self._columns: dict[str, Column] = {
+            name: FixedColumn(field, rows, buffers)
             if isinstance(field, FixedField)
-            else _Column(field, rows)
+            else CollatedColumn(field, rows)
             for name, field in source.fields.items()
         }
 
@@ -42,25 +48,56 @@ class Assembly:
         Raises:
             UndecodableError: it does not decode; another may be put there.
         """
-        cost, name = self.cost, ""
-        started = perf_counter()
-        members = self.source.fetch(ref)
-        fetched = perf_counter()
-        try:
-            for name, found in members.items():
-                if found is None:
-                    self._columns[name].lacking.add(row)
-                else:
-                    self._columns[name].put(row, *found)
-                    cost.read_bytes += len(found[0])
-        except UndecodableError as error:
-            for column in self._columns.values():
-                column.lacking.discard(row)
-            raise self.source.located(error, ref, name) from error
-        finally:
-            cost.read_ms += (fetched - started) * 1e3
-            cost.decode_ms += (perf_counter() - fetched) * 1e3
-        self._refs[row] = ref
+        for error in self.fill([ref], row).values():
+            raise error
+
+    def fill(self, refs: Sequence[SampleRef], first: int = 0) -> dict[int, UndecodableError]:
+        """Put samples into the rows from `first` on.
+
+        Some are read and then decoded field by field: a processor that does one thing many times
+        over does it faster.
+
+        Returns:
+            The rows whose samples do not decode, and why; others may be put there.
+        """
+        self._refs[first : first + len(refs)] = refs
+        failures: dict[int, UndecodableError] = {}
+        rest = iter(refs)
+        while read := self._read_some(rest):
+            started = perf_counter()
+            for name, column in self._columns.items():
+                for row, error in column.fill([members[name] for members in read], first).items():
+                    failures.setdefault(row, self._located(error, row, name))
+            self.cost.decode_ms += (perf_counter() - started) * 1e3
+            first += len(read)
+        for row in failures:
+            self._clear(row)
+        return dict(sorted(failures.items()))
+
+    def _read_some(self, refs: Iterator[SampleRef]) -> list[Members]:
+        """The members of the next samples."""
+        started, already = perf_counter(), SHARD_READER.bytes_read
+        enough = already + _READ_BYTES
+        read = []
+        for ref in refs:
+            read.append(self.source.fetch(ref))
+            if SHARD_READER.bytes_read > enough:
+                break
+        self.cost.read_bytes += SHARD_READER.bytes_read - already
+        self.cost.read_ms += (perf_counter() - started) * 1e3
+        return read
+
+    def _located(self, error: UndecodableError, row: int, field: str) -> UndecodableError:
+        ref = self._refs[row]
+        assert ref is not None
+        located = self.source.located(error, ref, field)
+        located.__cause__ = error
+        return located
+
+    def _clear(self, row: int) -> None:
+        self._refs[row] = None
+        for column in self._columns.values():
+            column.lacking.discard(row)
 
     def finish(self) -> Batch:
         """The batch; padding has an empty key and seed 0.
@@ -84,47 +121,3 @@ class Assembly:
         batch = Batch(source.name, fields, torch.from_numpy(seeds), keys)
         self.cost.collate_ms += (perf_counter() - started) * 1e3
         return batch
-
-
-class _Column:
-    """A field of a batch, collated at the end.
-
-    Attributes:
-        lacking: rows without a value.
-    """
-
-    def __init__(self, field: FieldDecoder, rows: int) -> None:
-        self._field = field
-        self._values: list[Any] = [None] * rows
-        self.lacking: set[int] = set()
-
-    def put(self, row: int, member: bytes, extension: str) -> None:
-        self._values[row] = value = self._field.decode(member, extension)
-        if value is None:
-            self.lacking.add(row)
-
-    def finish(self) -> Tensor | Ragged:
-        for row in self.lacking:
-            self._values[row] = self._field.missing()
-        return self._field.collate(self._values)
-
-
-class _FixedColumn:
-    """A field of a batch whose values are decoded into it.
-
-    Attributes:
-        lacking: rows without a value.
-    """
-
-    def __init__(self, field: FixedField, rows: int, buffers: Buffers) -> None:
-        self._field = field
-        self._places = buffers.empty((rows, *field.shape), field.dtype)
-        self.lacking: set[int] = set()
-
-    def put(self, row: int, member: bytes, extension: str) -> None:
-        self._field.decode_into(self._places[row], member, extension)
-
-    def finish(self) -> Tensor:
-        for row in self.lacking:
-            self._places[row] = self._field.blank
-        return torch.from_numpy(self._field.arrange(self._places))

@@ -116,13 +116,11 @@ class TrainingStream(StepStream):
             source.name, source.fingerprint, part.positions.tolist()
         )
         cost.substituted += len(known)
-        for row, ref in enumerate(source.locate_all(part.positions)):
-            if ref.position in known:
-                ref = source.locate(known[ref.position])
-            try:
-                batch.read(row, ref)
-            except UndecodableError as error:
-                self._substitute(batch, row, ref, error)
+        refs = source.locate_all(part.positions)
+        if known:
+            refs = [source.locate(known.get(ref.position, ref.position)) for ref in refs]
+        for row, error in batch.fill(refs).items():
+            self._substitute(batch, row, refs[row], error)
         return _pack(batch.finish(), part)
 
     def _substitute(
@@ -217,8 +215,11 @@ class ValidationStream(StepStream):
         batch = Assembly(source, len(own), self.buffers, cost)
         refs = source.locate_all(own[own < len(source)])
         self.quarantine.count(name, len(refs))
-        for row, ref in enumerate(refs):
-            self._read(batch, row, ref)
+        for row, error in batch.fill(refs).items():
+            self.quarantine.refuse(error, name)
+            record = {"substitute": None, "key": source.key(refs[row]), "reason": str(error)}
+            position = refs[row].position
+            self.quarantine.log(name, source.fingerprint, position, record)
         return StepBatches(step, ((batch.finish(),),), cost)
 
     def padding(self, step: int, failure: SslScaleError) -> StepBatches:
@@ -226,15 +227,6 @@ class ValidationStream(StepStream):
         source = self.sources[self._turns[step][0]]
         batch = Assembly(source, self.global_batch // self.world_size).finish()
         return StepBatches(step, ((batch,),), failure=failure)
-
-    def _read(self, batch: Assembly, row: int, ref: SampleRef) -> None:
-        try:
-            batch.read(row, ref)
-        except UndecodableError as error:
-            source = batch.source
-            self.quarantine.refuse(error, source.name)
-            record = {"substitute": None, "key": source.key(ref), "reason": str(error)}
-            self.quarantine.log(source.name, source.fingerprint, ref.position, record)
 
 
 def _pack(batch: Batch, part: Part) -> Batch:

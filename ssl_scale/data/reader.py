@@ -25,10 +25,13 @@ class ShardReader:
 
     Args:
         max_open: files kept open at once.
+
+    Attributes:
+        bytes_read: in all.
     """
 
     def __init__(self, max_open: int = 512) -> None:
-        self._max_open = max_open
+        self._max_open, self.bytes_read = max_open, 0
         self._open: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._touched: dict[int, float] = {}
 
@@ -54,13 +57,20 @@ class ShardReader:
         Raises:
             DataError: the shard has another size, or cannot be read or brought here.
         """
+        key = path, version
         for attempt in range(len(_WAITS_S) + 1):
             try:
-                descriptor = self._descriptor(path, size, version, cache)
+                descriptor = self._open.get(key)
+                if descriptor is None:
+                    descriptor = self._open_shard(path, size, version, cache)
+                else:
+                    self._open.move_to_end(key)
+                if cache is not None:
+                    self._touch(descriptor)
                 content = os.pread(descriptor, length, offset)
                 break
             except OSError as error:
-                self._close((path, version))
+                self._close(key)
                 if attempt == len(_WAITS_S):
                     raise DataError(
                         f"{path}: {length} bytes at {offset} must be readable, but reading failed "
@@ -73,6 +83,7 @@ class ShardReader:
                 f"{path}: must have {length} bytes at {offset}, but ends after {len(content)} of "
                 "them: it was cut while it was read; restore it"
             )
+        self.bytes_read += length
         return content
 
     def close(self) -> None:
@@ -80,13 +91,7 @@ class ShardReader:
         for key in list(self._open):
             self._close(key)
 
-    def _descriptor(self, path: str, size: int, version: str, cache: NodeCache | None) -> int:
-        key = path, version
-        if key in self._open:
-            self._open.move_to_end(key)
-            if cache is not None:
-                self._touch(self._open[key])
-            return self._open[key]
+    def _open_shard(self, path: str, size: int, version: str, cache: NodeCache | None) -> int:
         if cache is None:
             descriptor = _open_local(path, size)
         else:
@@ -94,7 +99,7 @@ class ShardReader:
             folder, _, name = path.rpartition("/")
             descriptor = cache.open(RemoteFile(folder, name, size, version))
             self._touched[descriptor] = time.monotonic()
-        self._open[key] = descriptor
+        self._open[path, version] = descriptor
         if len(self._open) > self._max_open:
             self._close(next(iter(self._open)))
         return descriptor

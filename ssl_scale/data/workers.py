@@ -6,10 +6,10 @@ process, once all steps before it were delivered.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -86,6 +86,10 @@ class StepLoader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         """The stream's steps, in order."""
+        if not self.num_workers and not self.pin_memory:
+            # What torch would do, at less cost.
+            yield from cast(Iterable[StepBatches], self.dataset)
+            return
         try:
             for item in super().__iter__():
                 if isinstance(item, WorkerFailure):

@@ -8,7 +8,7 @@ from tests.data.shards import write_folder
 
 SAMPLES = [
     ("a", {"a": b"first", "between": b"-" * 90_000, "z": b"last"}),
-    ("b", {"a": b"near", "z": b"by"}),
+    ("b", {"a": b"near", "a2": b"not this", "z": b"by"}),
     ("c", {"between": b"-", "z": b"", "a2": b"second"}),
     ("d", {"between": b"-"}),
 ]
