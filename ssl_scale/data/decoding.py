@@ -20,6 +20,8 @@ from ssl_scale.data.undecodable import UndecodableError as UndecodableError
 from ssl_scale.part import Count, Part
 from ssl_scale.types import Ragged
 
+# Of rows up to this length, calling NumPy for each takes longer than moving them.
+_SHORT = 512
 # Reading one of these runs whatever code it holds.
 _PICKLES = frozenset({"pkl", "pickle", "pyd", "pt", "pth", "joblib"})
 
@@ -208,8 +210,11 @@ def pad(values: Sequence[np.ndarray], axes: int = 1) -> Ragged:
     lengths = np.array([value.shape[:axes] for value in values], dtype=np.int64)
     longest = lengths.max(0).clip(1)
     padded = np.zeros((len(values), *longest, *values[0].shape[axes:]), values[0].dtype)
-    for row, value in zip(padded, values, strict=True):
-        row[tuple(map(slice, value.shape[:axes]))] = value
+    if axes == 1 and longest[0] <= _SHORT:
+        padded[np.arange(longest[0]) < lengths] = np.concatenate(values)
+    else:
+        for row, value in zip(padded, values, strict=True):
+            row[tuple(map(slice, value.shape[:axes]))] = value
     return Ragged(
         torch.from_numpy(padded), torch.from_numpy(lengths.ravel() if axes == 1 else lengths)
     )

@@ -4,6 +4,9 @@ What is out of the ordinary (turned by EXIF, CMYK, not quite sound) is left to P
 more cases and words the errors.
 """
 
+import struct
+from functools import cache
+
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -13,6 +16,8 @@ _START = b"\xff\xd8\xff"
 _APP1, _ORIENTATION = 0xE1, 0x0112
 # Segments that come first: what applications put there, and comments.
 _LEADING = frozenset([*range(0xE0, 0xF0), 0xFE])
+# Nearly all files have their size within so many bytes after these.
+_SOON = 1 << 10
 _COLORS = {1: "GRAY", 3: "RGB"}
 _SPACES = ("Gray", "YCbCr", "RGB")
 
@@ -32,9 +37,17 @@ def decode_jpeg(
         that still covers `place`; or None if this is nothing for us.
     """
     height, width, channels = place.shape
-    if member[:3] != _START or channels not in _COLORS or not _is_upright(member):
+    if member[:3] != _START or channels not in _COLORS or (end := _leading(member)) is None:
         return None
     try:
+        # Asking libjpeg for the size takes longer than looking for it, and decoding tells.
+        is_likely = height * width <= max_pixels and (
+            member.find(_frame(height, width), end, end + _SOON) > 0
+        )
+        if is_likely:
+            found = simplejpeg.decode_jpeg(member, _COLORS[channels], buffer=place)
+            if found.shape == place.shape:
+                return place
         full_height, full_width, space, _ = simplejpeg.decode_jpeg_header(member)
         if space not in _SPACES or full_height * full_width > max_pixels:
             return None
@@ -61,8 +74,14 @@ def jpeg_size(member: bytes) -> tuple[int, int] | None:
     return (height, width) if height and width else None
 
 
-def _is_upright(member: bytes) -> bool:
-    """Whether no EXIF entry says that the picture is turned; it stands among the first segments."""
+@cache
+def _frame(height: int, width: int) -> bytes:
+    """The beginning of a segment that says: baseline JPEG, 8 bits, this size, three components."""
+    return struct.pack(">2BHBHHB", 0xFF, 0xC0, 17, 8, height, width, 3)
+
+
+def _leading(member: bytes) -> int | None:
+    """Where the leading segments end; None if EXIF, one of them, says that it is turned."""
     place = 2
     while place + 10 < len(member) and (kind := member[place + 1]) in _LEADING:
         end = place + 2 + int.from_bytes(member[place + 2 : place + 4], "big")
@@ -70,8 +89,9 @@ def _is_upright(member: bytes) -> bool:
             exif = Image.Exif()
             try:
                 exif.load(member[place + 4 : end])
-                return bool(exif.get(_ORIENTATION, 1) == 1)
+                if exif.get(_ORIENTATION, 1) != 1:
+                    return None
             except Exception:  # noqa: BLE001 - broken EXIF raises all sorts of things
-                return False
+                return None
         place = end
-    return True
+    return place

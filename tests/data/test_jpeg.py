@@ -79,6 +79,26 @@ def test_turned_and_oversized_pictures_are_left_to_pillow() -> None:
     assert decode_jpeg(photograph(16, 16, exif=exif, comment=b"x" * 99), place, 256) is None
 
 
+@pytest.mark.parametrize("saving", [{}, {"progressive": True}, {"comment": b"x" * 3000}])
+def test_the_size_is_known_wherever_the_file_has_it(saving: dict[str, object]) -> None:
+    member = photograph(24, 16, **saving)
+    place = np.zeros((16, 24, 3), np.uint8)
+    assert decode_jpeg(member, place, 10**6) is place
+    assert np.array_equal(place, by_pillow(member, 3))
+
+
+def test_a_size_that_is_only_said_in_passing_is_not_believed() -> None:
+    member = photograph(16, 16)
+    tables = member.index(b"\xff\xdb")
+    passing = b"\xff\xfe\x00\x0c" + b"\xff\xc0\x00\x11\x08\x00\x20\x00\x20\x03"
+    table = member[tables : tables + 2 + int.from_bytes(member[tables + 2 : tables + 4], "big")]
+    member = member.replace(table, table + passing)
+    found = decode_jpeg(member, np.empty((32, 32, 3), np.uint8), 10**6)
+    assert found is not None
+    assert np.array_equal(found, by_pillow(member, 3))
+    assert decode_jpeg(member, place := np.empty((16, 16, 3), np.uint8), 10**6) is place
+
+
 def test_photographs_decode_as_pillow_decodes_them(test_data: Path) -> None:
     import zipfile
 
