@@ -125,7 +125,8 @@ class Film:
             if frame is None or frame.is_corrupt:
                 raise UndecodableError("must be a film, but a frame does not decode")
             check_pixels(frame.width, frame.height, self._max_pixels)
-            yield frame.to_image().rotate(frame.rotation, expand=True)
+            image = frame.to_image()
+            yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
     def _key_before(self, time: int) -> int:
         found = bisect.bisect(self._keys, (time, len(self._packets))) - 1

@@ -62,6 +62,11 @@ def upright(image: Image.Image, channels: int) -> Image.Image:
     return image if image.mode == MODES[channels] else image.convert(MODES[channels])
 
 
+def from_pixels(pixels: np.ndarray) -> Image.Image:
+    """A picture of bytes ``[height, width, channels]``; grey has one channel."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
 def squared(image: Image.Image, size_px: int, resize: Resize, fit: Fit) -> Image.Image:
     """A picture with this height and width: its middle square, or squashed."""
     target = (size_px, size_px)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssl_scale.data.decoding import FieldDecoder, pad
 from ssl_scale.data.jpeg import decode_jpeg, jpeg_size
-from ssl_scale.data.pictures import FILTERS, Resize, opened, upright
+from ssl_scale.data.pictures import FILTERS, Resize, from_pixels, opened, upright
 from ssl_scale.part import Count
 from ssl_scale.types import Ragged
 
@@ -63,9 +63,12 @@ class RaggedImageField(FieldDecoder):
         if (size := jpeg_size(member)) is not None:
             place = np.empty((*self.size_of(*size), self.channels), np.uint8)
             pixels = decode_jpeg(member, place, self.max_pixels)
+            if pixels is place:
+                return place
             if pixels is not None:
-                image = Image.fromarray(pixels[..., 0] if self.channels == 1 else pixels)
-                return pixels if pixels is place else self._resized(image, *size)
+                image = from_pixels(pixels)
+                del pixels  # see ImageField
+                return self._resized(image, *size)
         with opened(member, self.max_pixels) as image:
             width, height = image.size
             # JPEG can decode at 1/2, 1/4 or 1/8 for less; never below what is asked.
