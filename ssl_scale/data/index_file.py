@@ -24,6 +24,7 @@ Limits: 2^32 - 1 samples a shard, names of 255 bytes.
 import mmap
 import os
 import struct
+import time
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ _MAGIC = b"sslindex"
 _START = struct.Struct("<8sIIQ")
 _LONGEST_NAME = 255
 _CHUNK = 1 << 20
+_WAITS_S = (0.05, 0.5)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class ShardTable(Sequence[Shard]):
         size = os.fstat(descriptor).st_size
         if size != seal.bytes or not _START.size <= seal.head_bytes <= size:
             raise self._damaged(f"has {size} bytes, {seal.head_bytes} of them its head")
-        if _hash_start(descriptor, seal.head_bytes) != seal.head_xxh3:
+        if self._hash_start(seal.head_bytes) != seal.head_xxh3:
             raise self._damaged("has a head with another checksum")
         head = mmap.mmap(descriptor, seal.head_bytes, access=mmap.ACCESS_READ)
         magic, version, stride, shards = _START.unpack_from(head)
@@ -149,10 +151,7 @@ class ShardTable(Sequence[Shard]):
         start, end = int(self._starts[shard]), int(self._starts[shard + 1])
         if not self.seal.head_bytes <= start <= end <= self.seal.bytes:
             raise self._damaged(f"places the block of {self.name(shard)} at {start} to {end}")
-        try:
-            block = os.pread(self._descriptor, end - start, start)
-        except OSError as error:
-            raise self._damaged(f"cannot be read at byte {start} ({error})") from error
+        block = self._read(end - start, start)
         if len(block) != end - start:
             raise self._damaged(f"ends before byte {end}")
         return block
@@ -179,6 +178,29 @@ class ShardTable(Sequence[Shard]):
         if not len(self) or not self.sizes.all():
             raise self._damaged("lists no shards, or a shard without samples")
         return int(self.sizes.sum(dtype=np.int64))
+
+    def _hash_start(self, length: int) -> str:
+        """By reading: what is touched in a mapping counts as this process's memory."""
+        digest = xxhash.xxh3_128()
+        for place in range(0, length, _CHUNK):
+            digest.update(self._read(min(_CHUNK, length - place), place))
+        return digest.hexdigest()
+
+    def _read(self, length: int, start: int) -> bytes:
+        """A part of the file; as with shards, a disk that errs is asked again."""
+        for wait_s in _WAITS_S:
+            try:
+                return os.pread(self._descriptor, length, start)
+            except OSError:
+                time.sleep(wait_s)
+        try:
+            return os.pread(self._descriptor, length, start)
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: {length} bytes at {start} must be readable, but reading failed "
+                f"{len(_WAITS_S) + 1} times ({error}); check the disk or the network and start "
+                "again"
+            ) from error
 
     def _damaged(self, what: str) -> DataError:
         return DataError(
@@ -266,11 +288,3 @@ def _columns(shards: int, stride: int) -> list[tuple[Any, int, int]]:
         columns.append((np.dtype(kind), count, place))
         place += np.dtype(kind).itemsize * count
     return columns
-
-
-def _hash_start(descriptor: int, length: int) -> str:
-    """By reading: what is touched in a mapping counts as this process's memory."""
-    digest = xxhash.xxh3_128()
-    for place in range(0, length, _CHUNK):
-        digest.update(os.pread(descriptor, min(_CHUNK, length - place), place))
-    return digest.hexdigest()
