@@ -122,8 +122,8 @@ class Film:
                 if following is None:
                     break
                 shown, frame = following
-            if frame is None or frame.is_corrupt:
-                raise UndecodableError("must be a film, but a frame does not decode")
+            if frame is None:
+                raise UndecodableError("must be a film, but shows no frame")
             check_pixels(frame.width, frame.height, self._max_pixels)
             image = frame.to_image()
             yield image.rotate(frame.rotation, expand=True) if frame.rotation else image

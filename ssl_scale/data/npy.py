@@ -63,9 +63,11 @@ def read_npy(file: io.BufferedIOBase, size: int, check: Check) -> np.ndarray:
         if dtype.kind not in _NUMBERS or not is_true:
             raise ValueError(f"a header of {shape} {dtype} does not fit {size} bytes of numbers")
         check(shape)
-        content = file.read(expected)
+        values = np.empty(math.prod(shape), dtype)
+        if file.readinto(values.view(np.uint8).data) != expected:
+            raise ValueError("it is cut short")
         order: Literal["F", "C"] = "F" if by_column else "C"
-        return np.frombuffer(content, dtype).reshape(shape, order=order)
+        return values.reshape(shape, order=order)
     except (UndecodableError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - numpy reads the header as Python source

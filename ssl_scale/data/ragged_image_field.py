@@ -89,4 +89,4 @@ class RaggedImageField(FieldDecoder):
         tall, wide = self.size_of(height, width)
         if image.size != (wide, tall):
             image = image.resize((wide, tall), FILTERS[self.resize])
-        return np.asarray(image).reshape(tall, wide, self.channels)
+        return np.array(image).reshape(tall, wide, self.channels)

@@ -18,7 +18,7 @@ from ssl_scale.data.film import open_film
 from ssl_scale.data.source import Source
 from ssl_scale.data.video_field import VideoField, choose_frames
 from ssl_scale.errors import SslScaleError
-from tests.data.shards import write_folder
+from tests.data.shards import png, write_folder
 
 STEP = 10
 
@@ -176,7 +176,6 @@ def test_a_batch_holds_films_and_says_who_has_none(tmp_path: Path) -> None:
 
 MP4, FAST, WEBM = film(), film(movflags="faststart"), film("webm", "libvpx")
 SOUND = film(frames=0, sound_s=0.2)
-PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://%s\n#EXT-X-ENDLIST\n"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +187,6 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://%s\n#EXT-X-END
         (WEBM[: int(0.8 * len(WEBM))], "must be a whole film, but is cut short"),
         (MP4[:700] + b"\0" * 40 + MP4[740:], "must be a film, but does not decode"),
         (b"not a film", "must be a film, but does not decode"),
-        (b"ffconcat version 1.0\nfile film.mp4\n", "must be a film, but does not decode"),
         (film(size=(102, 100)), "must have at most 10000 pixels, but claims 100 x 102"),
         (SOUND, "must be a film, but has no pictures"),
     ],
@@ -198,12 +196,16 @@ def test_what_is_no_film_or_not_whole_is_bad(member: bytes, message: str) -> Non
         VideoField("mp4", num_frames=20, size_px=8, max_pixels=10_000).decode(member, "mp4")
 
 
-def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
-    (tmp_path / "secret.ts").write_bytes(film("mpegts"))
-    playlist = PLAYLIST % str(tmp_path / "secret.ts").encode()
-    (tmp_path / "list.m3u8").write_bytes(playlist)
+def test_a_playlist_opens_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret.mp4").write_bytes(MP4)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UndecodableError, match="must be a film, but does not decode"):
-        VideoField("m3u8", num_frames=2, size_px=8).decode(playlist, "m3u8")
+        VideoField("mp4", 2, 8).decode(b"ffconcat version 1.0\nfile secret.mp4\n", "mp4")
+
+
+def test_a_picture_is_no_film() -> None:
+    with pytest.raises(UndecodableError, match="must be a film, but does not decode"):
+        VideoField("mp4", 2, 8).decode(png(np.zeros((8, 8, 3), np.uint8)), "mp4")
 
 
 def test_real_clips_of_several_kinds_decode(test_data: Path) -> None:
