@@ -106,7 +106,8 @@ class Assembly:
         """
         started = perf_counter()
         source, refs = self.source, self._refs
-        padding = {row for row, ref in enumerate(refs) if ref is None}
+        rows = [row for row, ref in enumerate(refs) if ref is not None]
+        padding = set(range(len(refs))).difference(rows)
         fields: dict[str, Tensor | Ragged] = {}
         for name, column in self._columns.items():
             column.lacking |= padding
@@ -114,10 +115,12 @@ class Assembly:
             if column.lacking and isinstance(values, Tensor):
                 present = [row not in column.lacking for row in range(len(refs))]
                 fields[f"{name}.present"] = torch.tensor(present)
-        keys = tuple(["" if ref is None else source.key(ref) for ref in refs])
-        seeds = np.zeros(len(refs), dtype=np.int64)
-        read = [row for row in range(len(refs)) if row not in padding]
-        seeds[read] = source.seeds([ref.epoch for ref in refs if ref], [keys[row] for row in read])
-        batch = Batch(source.name, fields, torch.from_numpy(seeds), keys)
+        read = [ref for ref in refs if ref is not None]
+        read_keys = source.keys(read)
+        keys, seeds = [""] * len(refs), np.zeros(len(refs), dtype=np.int64)
+        for row, key in zip(rows, read_keys, strict=True):
+            keys[row] = key
+        seeds[rows] = source.seeds([ref.epoch for ref in read], read_keys)
+        batch = Batch(source.name, fields, torch.from_numpy(seeds), tuple(keys))
         self.cost.collate_ms += (perf_counter() - started) * 1e3
         return batch

@@ -5,6 +5,9 @@ and one derived on the device belong to one family. This file imports no torch: 
 set can be asked for by tools that never load it.
 """
 
+from collections.abc import Iterable
+from hashlib import blake2b
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +40,12 @@ def combine(seeds: int | Whole | Bits, *words: int | Whole | Bits) -> Bits:
     for word in words:
         bits = mix(bits + as_bits(word) * _GOLDEN)
     return bits
+
+
+def hash_names(names: Iterable[str]) -> Whole:
+    """`ssl_scale.rng.hash_name` of each of many names."""
+    digests = [blake2b(name.encode(), digest_size=8).digest() for name in names]
+    return np.frombuffer(b"".join(digests), "<i8").astype(np.int64, copy=False)
 
 
 def sample_seeds(run_seed: int, epochs: Whole, key_hashes: Whole) -> Whole:

@@ -11,7 +11,7 @@ after an epoch's end is the next epoch.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -26,7 +26,7 @@ from ssl_scale.data.node_cache import NodeCache
 from ssl_scale.data.open_shard import Members, OpenShard
 from ssl_scale.data.order import Order, StoredOrder
 from ssl_scale.data.read_ahead import READ_AHEAD
-from ssl_scale.data.seeds import Whole, combine, sample_seeds
+from ssl_scale.data.seeds import Whole, combine, hash_names, sample_seeds
 from ssl_scale.errors import DataError
 from ssl_scale.rng import hash_name
 
@@ -132,14 +132,16 @@ class Source:
 
     def key(self, ref: SampleRef) -> str:
         """A sample's name in its data set."""
-        return str(self._open(ref.shard).keys[ref.row])
+        return self.keys([ref])[0]
+
+    def keys(self, refs: Iterable[SampleRef]) -> list[str]:
+        """The names of samples."""
+        return [self._open(ref.shard).keys[ref.row] for ref in refs]
 
     def seeds(self, epochs: Sequence[int], keys: Sequence[str]) -> Whole:
         """Seeds of samples in epochs: pure in (run seed, epoch, data set, key)."""
-        hashes = [hash_name(f"{self.dataset.name}/{key}") for key in keys]
-        return sample_seeds(
-            self.seed, np.array(epochs, dtype=np.int64), np.array(hashes, dtype=np.int64)
-        )
+        hashes = hash_names([f"{self.dataset.name}/{key}" for key in keys])
+        return sample_seeds(self.seed, np.array(epochs, dtype=np.int64), hashes)
 
     def fetch(self, ref: SampleRef) -> Members:
         """The bytes and extension of each field; None where the sample lacks it.

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_scale import rng
-from ssl_scale.data.seeds import combine, mix, sample_seeds
+from ssl_scale.data.seeds import combine, hash_names, mix, sample_seeds
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -30,3 +30,9 @@ def test_sample_seeds_are_what_torch_derives_from_the_same_words(
         torch.tensor([run_seed] * len(samples)), torch.from_numpy(epochs), torch.from_numpy(hashes)
     )
     assert sample_seeds(run_seed, epochs, hashes).tolist() == by_torch.tolist()
+
+
+def test_names_hash_to_the_same_words_one_by_one_and_together() -> None:
+    names = ["", "pictures/000001", "zwölf", "a/b"]
+    assert hash_names(names).tolist() == [rng.hash_name(name) for name in names]
+    assert hash_names([]).tolist() == []
