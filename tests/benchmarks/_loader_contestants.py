@@ -10,6 +10,7 @@ import tarfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -46,7 +47,9 @@ def _members(folder: Path) -> Iterator[dict[str, bytes]]:
                     sample = {}
 
 
-def ours(folder: Path, work: Path, px: int, workers: int, shuffle: bool) -> Epochs:
+def ours(
+    folder: Path, work: Path, px: int, workers: int, shuffle: bool, checksums: bool = True
+) -> Epochs:
     """This project."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from ssl_scale.data.decoding import FieldDecoder, LabelField, pad
@@ -71,7 +74,7 @@ def ours(folder: Path, work: Path, px: int, workers: int, shuffle: bool) -> Epoc
         "caption": Caption("txt"),
         "label": LabelField("cls", 1000),
     }
-    source = Source("pictures", folder, fields, window=1024, shuffle=shuffle)
+    source = Source("pictures", folder, fields, window=1024, shuffle=shuffle, checksums=checksums)
     steps, epoch = len(source) // BATCH, 0
 
     def batches() -> Iterator[Collated]:
@@ -231,6 +234,7 @@ def megatron_energon(folder: Path, work: Path, px: int, workers: int, shuffle: b
 
 CONTESTANTS = {
     "ours": ours,
+    "ours without checksums": partial(ours, checksums=False),
     "bare decoder": bare,
     "webdataset": webdataset,
     "litdata": litdata,
