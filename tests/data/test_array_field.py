@@ -105,6 +105,12 @@ def test_arrays_of_a_real_archive_are_read_as_numpy_reads_them(test_data: Path) 
     assert np.array_equal(field.decode(member, "npz"), expected.astype(np.float32))
 
 
+def claiming(array: np.ndarray, shape: str) -> bytes:
+    """An array whose header claims another shape."""
+    old, room = f"{array.shape}, }}".encode(), 30
+    return npy(array).replace(old.ljust(room), f"{shape}, }}".encode().ljust(room))
+
+
 OBJECTS = npy(np.array([{"a": 1}], dtype=object), allow_pickle=True)
 
 
@@ -157,8 +163,9 @@ def test_an_archive_of_other_sizes_than_it_says_is_bad() -> None:
         (npy(np.array([0, 1], "datetime64[s]")), "does not fit .* bytes of numbers"),
         (npy(np.array([1, 1j])), "does not fit .* bytes of numbers"),
         (npy(np.array([1, np.inf])), "must be finite as float32, but has NaN or infinity"),
-        (npy(np.zeros(2, np.uint8)).replace(b"(2,), }", b"(9999999999999,), }"), "does not fit"),
-        (npy(np.zeros((9, 0))).replace(b"(9, 0), }", b"(9999999999999, 0), }"), "does not fit"),
+        (claiming(np.zeros(2, np.uint8), "(9999999999999,)"), "does not fit"),
+        (claiming(np.zeros((9, 0)), "(9999999999999, 0)"), "does not fit"),
+        (claiming(np.zeros(2), "(-1, -2)"), "must (be|have)"),
     ],
 )
 def test_a_file_that_is_no_array_of_numbers_is_bad(member: bytes, message: str) -> None:

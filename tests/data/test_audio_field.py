@@ -82,6 +82,13 @@ def test_long_sound_is_cut_and_the_rest_not_even_decoded() -> None:
     assert np.array_equal(field.decode(damaged, "flac"), value)
 
 
+@pytest.mark.parametrize("rate_hz", [RATE_HZ, 22_050])
+def test_no_sound_is_longer_than_the_longest(rate_hz: int) -> None:
+    field = AudioField("wav", RATE_HZ, max_s=0.0999)
+    value = field.decode(encoded(tone(0.5, rate_hz), rate_hz=rate_hz), "wav")
+    assert len(value) == field.max_samples == 1598
+
+
 def test_channels_are_mixed_or_kept_or_demanded() -> None:
     sound = tone(0.1, channels=2)
     member = encoded(sound, subtype="FLOAT")
@@ -113,6 +120,7 @@ def test_batches_are_ragged_in_samples_and_where_asked_in_channels(tmp_path: Pat
         assert "sound.present" not in batch.fields
 
 
+LONG_OGG = encoded(np.random.default_rng(0).uniform(-0.5, 0.5, (5 * RATE_HZ, 1)), "OGG")
 WAV, FLAC, MP3, OGG = (encoded(tone(), kind) for kind in ("WAV", "FLAC", "MP3", "OGG"))
 
 
@@ -125,6 +133,7 @@ WAV, FLAC, MP3, OGG = (encoded(tone(), kind) for kind in ("WAV", "FLAC", "MP3", 
         (WAV[:9000], "must be a whole file, but is cut short"),
         (FLAC[: len(FLAC) // 2], "must be sound, but does not decode .*lost sync"),
         (MP3[: len(MP3) // 2], "must be a whole file, but is cut short"),
+        (LONG_OGG[: len(LONG_OGG) * 3 // 4], "must be a whole file, but is cut short"),
         (b"not a sound", "must be sound, but does not decode .*not recognised"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 999, "must be sound, but does not decode"),
         (FLAC[:2000] + b"\xff" * 2000 + FLAC[4000:], "must be"),
