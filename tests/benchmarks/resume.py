@@ -2,17 +2,19 @@
 
 What counts begins where the program is loaded and ends where the trainer has a batch in hand: the
 data sets and their lengths are opened, the mixture finds its place, workers start and read.
-Processes are fresh. Position 0 is measured beside it, in turns: that a run has come far must cost
-nothing.
+Processes are new. Step 0 is measured beside it, in turns: that a run has come far must cost
+nothing. The figure is the shortest of several, since what else the machine does only adds to it;
+with more workers than cores, what the others do adds too.
 """
 
-import json
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ssl_scale_data_tools.cli import main
@@ -28,7 +30,7 @@ from tests.data.shards import write_folder
 from tests.data_tools.test_lengths import npy
 
 GOAL_S = 0.2
-REPEATS = 7
+REPEATS = 21
 SIZES = {"web": 12_000, "books": 6_000, "code": 2_000}
 SHARD, BATCH, MAX_TOKENS = 500, 64, 2048
 RESUMED = round(0.58 * sum(SIZES.values()) / BATCH)
@@ -37,14 +39,17 @@ RESUMED = round(0.58 * sum(SIZES.values()) / BATCH)
 def rows() -> list[Row]:
     """Measure with and without workers."""
     with tempfile.TemporaryDirectory() as name:
-        write_sources(Path(name))
-        return [row(Path(name), workers) for workers in (0, 4)]
+        in_a_process(write_sources, Path(name))
+        return [row(Path(name), workers) for workers in (0, 2, 4)]
 
 
 def row(folder: Path, workers: int) -> Row:
-    """Medians of fresh processes, far and near in turns."""
-    rounds = [[seconds(folder, start, workers) for start in (RESUMED, 0)] for _ in range(REPEATS)]
-    value = statistics.median(far for far, _ in rounds)
+    """Of new processes, far and near in turns."""
+    rounds = [
+        [in_a_process(first_batch_s, folder, start, workers) for start in (RESUMED, 0)]
+        for _ in range(REPEATS)
+    ]
+    value = min(far for far, _ in rounds)
     return {
         "measure": f"first batch after a resume at 58 % of an epoch, {workers} workers",
         "value": round(value, 3),
@@ -54,6 +59,12 @@ def row(folder: Path, workers: int) -> Row:
         "goal": f"at most {GOAL_S:g} s",
         "met": value <= GOAL_S,
     }
+
+
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What it returns in a process that has imported everything, and opened nothing."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def write_sources(folder: Path) -> None:
@@ -70,19 +81,11 @@ def write_sources(folder: Path) -> None:
         main(["lengths", str(folder / name), "--extension", "points", "--workers", "0"])
 
 
-def seconds(folder: Path, start: int, workers: int) -> float:
-    """Seconds of a process of its own."""
-    call = f"print_first_batch({str(folder)!r}, {start}, {workers})"
-    code = f"from tests.benchmarks.resume import print_first_batch; {call}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.splitlines()[-1]))
-
-
-def print_first_batch(folder: str, start: int, workers: int) -> None:
-    """The process's part."""
+def first_batch_s(folder: Path, start: int, workers: int) -> float:
+    """Seconds until the trainer has the batch of a step."""
     began = time.perf_counter()
     sources = {
-        name: Source(name, Path(folder) / name, {"points": ArrayField("points", [-1, 3])})
+        name: Source(name, folder / name, {"points": ArrayField("points", [-1, 3])})
         for name in SIZES
     }
     lengths = {name: Lengths(source, "points") for name, source in sources.items()}
@@ -93,5 +96,6 @@ def print_first_batch(folder: str, start: int, workers: int) -> None:
         budget=Budget(MAX_TOKENS, lengths, frozenset(SIZES)),
     )
     step = next(iter(dataloader(stream, workers)))
+    took = time.perf_counter() - began
     assert step.step == start
-    print(json.dumps(time.perf_counter() - began), flush=True)
+    return took

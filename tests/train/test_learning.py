@@ -155,6 +155,7 @@ def test_recipes_give_the_first_weights_and_changed_ones_begin_anew(path: Path) 
     assert "learned" not in given.described
 
 
+@pytest.mark.slow
 @pytest.mark.dist
 def test_a_killed_run_goes_on_with_the_weights_and_samples_of_an_unbroken_one(
     path: Path, tmp_path: Path
