@@ -6,13 +6,14 @@ from pathlib import Path
 from ssl_scale.errors import DataError
 
 NAME = "lengths"
-SUMMARY = "count tokens or array lengths of a data set's samples"
+SUMMARY = "count tokens, or lengths of arrays and sounds, of a data set's samples"
 EXAMPLES = """\
 examples:
   ssl-data lengths shards/stdlib --extension txt --tokenizer shards/tokenizer.json
   ssl-data lengths shards/scans --extension points.npy --workers 8
   ssl-data lengths shards/scans --extension npz --entry points
   ssl-data lengths shards/pages --extension json --entry title --tokenizer shards/tokenizer.json
+  ssl-data lengths shards/speech --extension wav flac --sample-rate-hz 16000
 
 Writes lengths/NAME.npy into the folder; shards are only read. A killed run goes on where it was,
 and after the data set has grown only what is new is counted.
@@ -29,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer", type=Path, help="count tokens of texts by it [count rows of .npy arrays]"
     )
     parser.add_argument("--entry", help="of .npz files this array, of JSON this text [all of it]")
+    parser.add_argument(
+        "--sample-rate-hz", type=int, metavar="N", help="count samples of sound at this rate"
+    )
     parser.add_argument("--workers", type=int, help="processes; 0 for none [as many as CPUs]")
 
 
@@ -40,7 +44,14 @@ def run(args: argparse.Namespace) -> None:
 
     if args.workers is not None and args.workers < 0:
         raise DataError(f"--workers must be 0 or more, but is {args.workers}")
-    tasks = plan_lengths(args.folder, args.extension, args.tokenizer, args.entry)
+    if args.sample_rate_hz is not None:
+        if args.sample_rate_hz < 1:
+            raise DataError(f"--sample-rate-hz must be at least 1, but is {args.sample_rate_hz}")
+        if args.tokenizer or args.entry:
+            raise DataError("--sample-rate-hz must stand without --tokenizer and --entry")
+    tasks = plan_lengths(
+        args.folder, args.extension, args.tokenizer, args.entry, args.sample_rate_hz
+    )
     workers = default_workers(len(tasks)) if args.workers is None else args.workers
     with Progress("lengths", sum(task.size for task in tasks), "samples") as bar:
         column, counts = write_lengths(

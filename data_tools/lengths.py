@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_scale.data.array_field import ArrayField
+from ssl_scale.data.audio_field import AudioField
 from ssl_scale.data.decoding import UndecodableError
 from ssl_scale.data.index import read_dataset
 from ssl_scale.data.lengths import ABSENT, LENGTHS_FOLDER, length_files, seal_of
@@ -40,8 +41,9 @@ class Measuring:
         folder: of the data set.
         shard: its number.
         extensions: of the members that are measured; a sample's first one counts.
-        tokenizer: file of the tokenizer that counts; None for arrays.
+        tokenizer: file of the tokenizer that counts texts; None for what is no text.
         entry: which array of ``.npz`` files, or text of JSON; None for all there is.
+        sample_rate_hz: at which sound is counted; None for what is no sound.
     """
 
     folder: str
@@ -49,9 +51,12 @@ class Measuring:
     extensions: tuple[str, ...]
     tokenizer: str | None
     entry: str | None = None
+    sample_rate_hz: int | None = None
 
-    def field(self) -> TextField | ArrayField:
+    def field(self) -> TextField | AudioField | ArrayField:
         """What counts."""
+        if self.sample_rate_hz is not None:
+            return AudioField(self.extensions, self.sample_rate_hz, max_s=_UNCUT)
         if self.tokenizer is None:
             return ArrayField(self.extensions, shape=[-1], entry=self.entry)
         entry = self.entry
@@ -85,7 +90,11 @@ def measure_shard(measuring: Measuring, folder: Path) -> Produced:
 
 
 def plan_lengths(
-    folder: Path, extensions: Sequence[str], tokenizer: Path | None, entry: str | None = None
+    folder: Path,
+    extensions: Sequence[str],
+    tokenizer: Path | None,
+    entry: str | None = None,
+    sample_rate_hz: int | None = None,
 ) -> list[Task]:
     """One task a shard.
 
@@ -104,7 +113,7 @@ def plan_lengths(
     return [
         Task(
             name=f"{number:06d}",
-            payload=Measuring(str(folder), number, names, counter, entry),
+            payload=Measuring(str(folder), number, names, counter, entry, sample_rate_hz),
             input_hash=shard.xxh3,
             size=shard.samples,
         )

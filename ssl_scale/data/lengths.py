@@ -72,8 +72,8 @@ class Lengths:
         decoder = source.fields[field]
         if not isinstance(decoder, Measured):
             raise DataError(
-                f"source {source.name!r}: lengths must be those of a field of texts or arrays, but "
-                f"{field!r} is a {type(decoder).__name__}"
+                f"source {source.name!r}: lengths must be those of a field of texts, sounds or "
+                f"arrays, but {field!r} is a {type(decoder).__name__}"
             )
         self.source, self.field, self.decoder = source, field, decoder
         self.path, seal = length_files(source.dataset.folder, decoder.length_name)

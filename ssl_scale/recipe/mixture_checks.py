@@ -135,7 +135,10 @@ class _MixtureChecks:
             what = f"must be one of the source's fields, {names}, but is {field!r}"
             self.faults.add(entry.place, path, what)
         elif spec is not None and not hasattr(spec.part, "lengths_of"):
-            what = f"must be a field of texts or arrays, but {field!r} is a {spec.part.__name__}"
+            what = (
+                f"must be a field of texts, sounds or arrays, but {field!r} is a "
+                f"{spec.part.__name__}"
+            )
             self.faults.add(entry.place, path, what)
         limit = self.value("data", "max_tokens")
         if spec is None or not isinstance(limit, int):

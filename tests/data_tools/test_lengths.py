@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from ssl_scale_data_tools.cli import main
 from ssl_scale_data_tools.executors import LocalExecutor
 from ssl_scale_data_tools.lengths import plan_lengths, write_lengths
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ssl_scale.data.array_field import ArrayField
+from ssl_scale.data.audio_field import AudioField
 from ssl_scale.data.decoding import LabelField
 from ssl_scale.data.lengths import Lengths
 from ssl_scale.data.source import Source
@@ -101,6 +103,44 @@ def test_entries_of_archives_and_of_json_are_counted(tmp_path: Path, folder: Pat
         assert Lengths(source, name).at(np.arange(6)).tolist() == [*expected]
 
 
+def test_sounds_are_counted_as_they_will_be_after_resampling_and_cutting(tmp_path: Path) -> None:
+    samples = []
+    for number, rate_hz in enumerate([16_000, 8_000, 22_050, 44_100]):
+        file = io.BytesIO()
+        soundfile.write(file, np.zeros(1000 + 777 * number), rate_hz, format="WAV")
+        samples.append((str(number), {"wav": file.getvalue()}))
+    samples.append(("4", {"wav": samples[0][1]["wav"][:-1]}))
+    samples.append(("5", {"cls": b"1"}))
+    write_folder(tmp_path / "sounds", [samples])
+    field = AudioField("wav", 16_000, max_s=0.1)
+    source = Source("s", tmp_path / "sounds", {"sound": field}, shuffle=False)
+    with pytest.raises(DataError, match="has none; run") as told:
+        Lengths(source, "sound")
+    options = str(told.value).rpartition(f"{tmp_path / 'sounds'} ")[2].rstrip("`").split()
+    assert measure(tmp_path / "sounds", *options) == 0
+    expected = [len(field.decode(members["wav"], "wav")) for _, members in samples[:4]]
+    assert expected[0] == 1000 and expected[1] == 1600  # the latter is cut
+    assert Lengths(source, "sound").at(np.arange(6)).tolist() == [*expected, 0, 0]
+    uncut = AudioField("wav", 16_000, max_s=60)
+    whole = Source("s", tmp_path / "sounds", {"sound": uncut}, shuffle=False)
+    expected = [len(uncut.decode(members["wav"], "wav")) for _, members in samples[:4]]
+    assert Lengths(whole, "sound").at(np.arange(4)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--sample-rate-hz", "0"), "--sample-rate-hz must be at least 1, but is 0"),
+        (("--sample-rate-hz", "8000", "--entry", "x"), "must stand without --tokenizer"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    assert measure(folder, "--extension", "points", *options) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_what_is_missing_is_named_with_the_command_that_makes_it(folder: Path) -> None:
     source = Source("s", folder, {"text": text_field(folder), "cls": LabelField("cls", 2)})
     tokenizer = folder.parent / "tokenizer.json"
@@ -108,7 +148,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(folder: Path) -
     with pytest.raises(DataError, match="source 's' must have the lengths .* has none") as told:
         Lengths(source, "text")
     assert str(told.value).endswith(command)
-    with pytest.raises(DataError, match="texts or arrays, but 'cls' is a LabelField"):
+    with pytest.raises(DataError, match="texts, sounds or arrays, but 'cls' is a LabelField"):
         Lengths(source, "cls")
 
 
