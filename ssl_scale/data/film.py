@@ -75,9 +75,10 @@ class Film:
         if not container.streams.video:
             raise UndecodableError("must be a film, but has no pictures")
         stream = container.streams.video[0]
-        self._decoder, self._max_pixels = stream.codec_context, max_pixels
+        self._decoder = stream.codec_context
         check_pixels(self._decoder.width, self._decoder.height, max_pixels)
         self._decoder.thread_count = 1  # each worker has a core
+        # Frames may be larger than the container says.
         self._decoder.options = {"max_pixels": str(max_pixels)}
         self._packets, self._fed, end_s = list[Any](), 0, 0.0
         for packet in container.demux():
@@ -124,7 +125,6 @@ class Film:
                 shown, frame = following
             if frame is None:
                 raise UndecodableError("must be a film, but shows no frame")
-            check_pixels(frame.width, frame.height, self._max_pixels)
             image = frame.to_image()
             yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
 

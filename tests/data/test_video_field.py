@@ -196,6 +196,25 @@ def test_what_is_no_film_or_not_whole_is_bad(member: bytes, message: str) -> Non
         VideoField("mp4", num_frames=20, size_px=8, max_pixels=10_000).decode(member, "mp4")
 
 
+def test_frames_that_grow_beyond_what_the_container_says_are_bad() -> None:
+    file = io.BytesIO()
+    parts = [film("webm", "libvpx", frames=3, size=size) for size in ((48, 64), (480, 640))]
+    with av.open(file, "w", format="webm") as joined:
+        for number, part in enumerate(parts):
+            with av.open(io.BytesIO(part)) as container:
+                if not number:
+                    stream = joined.add_stream_from_template(container.streams.video[0])
+                for packet in container.demux():
+                    if packet.size:
+                        packet.pts += 300 * number
+                        packet.dts, packet.stream = packet.pts, stream
+                        joined.mux(packet)
+    roomy, narrow = (VideoField("webm", 6, 8, max_pixels=n) for n in (10**6, 10_000))
+    assert numbers(roomy.decode(file.getvalue(), "webm")) == [0, 1, 2, 0, 1, 2]
+    with pytest.raises(UndecodableError, match="must be a film, but does not decode"):
+        narrow.decode(file.getvalue(), "webm")
+
+
 def test_a_playlist_opens_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret.mp4").write_bytes(MP4)
     monkeypatch.chdir(tmp_path)
