@@ -120,7 +120,7 @@ def _learning(
     weights = ToldWeights(
         tuple(sources),
         plan.every * _draws_a_step(recipe),
-        (num_steps - origin) // plan.every - first + 2,
+        max((num_steps - origin) // plan.every - first, 0) + 2,  # 0: a run made shorter
         _length_factors(recipe, sources),
     )
     losses = SourceLosses({name: spec.feeds for name, spec in recipe.data.sources.items()})

@@ -80,6 +80,16 @@ def test_a_long_round_keeps_to_its_weights_to_a_ten_thousandth() -> None:
         assert drawn[name] / (40_000_003 * BATCH) == pytest.approx(share / 1e4, abs=1e-4)
 
 
+def test_weights_of_tokens_ask_for_fewer_of_the_longer_samples() -> None:
+    tokens = {"a": 10.0, "b": 30.0, "c": 60.0}
+    weights = ToldWeights(NAMES, 9000, 2, {name: 1 / mean for name, mean in tokens.items()})
+    weights.tell(0, {"a": 2000, "b": 3000, "c": 5000})
+    drawn = EachSample(weights, 9).positions(1000)
+    of_tokens = {name: drawn[name] * mean for name, mean in tokens.items()}
+    whole = sum(of_tokens.values())
+    assert [of_tokens[name] / whole for name in NAMES] == pytest.approx([0.2, 0.3, 0.5], abs=1e-3)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("sources")
