@@ -1,6 +1,6 @@
 """A batch in the making: samples are read, and decoded where they will stay."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 
 import numpy as np
@@ -62,8 +62,9 @@ class Assembly:
         """
         self._refs[first : first + len(refs)] = refs
         failures: dict[int, UndecodableError] = {}
-        rest = iter(refs)
-        while read := self._read_some(rest):
+        end = first + len(refs)
+        while first < end:
+            read = self._read_some(refs, len(refs) - (end - first))
             started = perf_counter()
             for name, column in self._columns.items():
                 for row, error in column.fill([members[name] for members in read], first).items():
@@ -74,15 +75,12 @@ class Assembly:
             self._clear(row)
         return dict(sorted(failures.items()))
 
-    def _read_some(self, refs: Iterator[SampleRef]) -> list[Members]:
-        """The members of the next samples."""
+    def _read_some(self, refs: Sequence[SampleRef], start: int) -> list[Members]:
+        """The members of some of the samples."""
         started, already = perf_counter(), SHARD_READER.bytes_read
-        enough = already + _READ_BYTES
-        read = []
-        for ref in refs:
-            read.append(self.source.fetch(ref))
-            if SHARD_READER.bytes_read > enough:
-                break
+        read: list[Members] = []
+        while start + len(read) < len(refs) and SHARD_READER.bytes_read - already < _READ_BYTES:
+            read += self.source.fetch_some(refs, start + len(read))
         self.cost.read_bytes += SHARD_READER.bytes_read - already
         self.cost.read_ms += (perf_counter() - started) * 1e3
         return read

@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from ssl_scale.data.index import Dataset, read_shard_index
 from ssl_scale.data.index_block import narrow
-from ssl_scale.data.member_checks import MASK
+from ssl_scale.data.member_checks import MASK, check_of
 from ssl_scale.data.reader import SHARD_READER
 from ssl_scale.data.samples import ShardIndex
 from ssl_scale.errors import DataError
@@ -21,6 +21,8 @@ from ssl_scale.errors import DataError
 Members: TypeAlias = dict[str, tuple[bytes, str] | None]
 # Reading so many bytes more takes less time than a second read.
 _LARGEST_GAP = 1 << 15
+# Samples are read together where no more lies between them, and up to so many bytes of them.
+_LARGEST_STEP, _LARGEST_READ = 1 << 12, 1 << 18
 _APART = -1
 
 
@@ -50,32 +52,55 @@ class OpenShard:
         self._lacking: Members = dict.fromkeys(fields)
         self._lay_out(index, fields)
 
-    def fetch(self, row: int) -> Members:
-        """The bytes and extension of each field; None where the sample lacks it.
+    def fetch(self, row: int, most: int = 1) -> list[Members]:
+        """The bytes and extension of each field, of the sample in a row and those that follow it.
+
+        Args:
+            row: of the first sample.
+            most: samples to fetch; there are fewer where one read does not get them all.
+
+        Returns:
+            Of each sample, field -> bytes and extension; None where it lacks the field.
 
         Raises:
             DataError: they cannot be read, or are not those that were indexed.
         """
-        members = self._lacking.copy()
         first, length = self._firsts[row], self._lengths[row]
-        block = b"" if length == _APART else self._read(first, length)
+        if length == _APART:
+            return [self._fetch_apart(row)]
+        end = row + 1
+        while end < row + most and self._follows[end]:
+            longer = self._firsts[end] + self._lengths[end] - first
+            if longer > _LARGEST_READ:
+                break
+            end, length = end + 1, longer
+        block = SHARD_READER.read(*self._file, first, length, self._dataset.cache)
+        found = []
+        for each in range(row, end):
+            base, members = self._firsts[each] - first, self._lacking.copy()
+            for field, extension, starts, ends, checks in self._fields:
+                if (stop := ends[each]) >= 0:
+                    content = block[base + starts[each] : base + stop]
+                    if self._checksums and xxh3_64_intdigest(content) & MASK != checks[each]:
+                        raise self._changed(each, field)
+                    members[field] = content, extension
+            found.append(members)
+        return found
+
+    def _fetch_apart(self, row: int) -> Members:
+        """A sample with much between its members."""
+        first, members = self._firsts[row], self._lacking.copy()
         for field, extension, starts, ends, checks in self._fields:
-            if (end := ends[row]) >= 0:
-                start = starts[row]
-                if length == _APART:
-                    content = self._read(first + start, end - start)
-                else:
-                    content = block[start:end]
-                if self._checksums and xxh3_64_intdigest(content) & MASK != checks[row]:
+            start, length = first + starts[row], ends[row] - starts[row]
+            if ends[row] >= 0:
+                content = SHARD_READER.read(*self._file, start, length, self._dataset.cache)
+                if self._checksums and check_of(content) != checks[row]:
                     raise self._changed(row, field)
                 members[field] = content, extension
         return members
 
-    def _read(self, offset: int, length: int) -> bytes:
-        return SHARD_READER.read(*self._file, offset, length, self._dataset.cache)
-
     def _lay_out(self, index: ShardIndex, fields: Mapping[str, Sequence[str]]) -> None:
-        """Each sample's read, and its members' places in it; Python reads a `memoryview` fast."""
+        """Each sample's place, and its members' places in it; Python reads a `memoryview` fast."""
         chosen = list(_choose(index, fields))
         firsts = np.full(len(index), np.iinfo(np.int64).max)
         lasts, filled = np.zeros((2, len(index)), np.int64)
@@ -87,7 +112,10 @@ class OpenShard:
         firsts = np.minimum(firsts, lasts)  # where a sample has none of the fields
         # A sample's members stand side by side: one read for all, unless much lies between them.
         is_dense = lasts - firsts <= _LARGEST_GAP + filled
-        self._firsts = narrow(firsts).data
+        follows = np.zeros(len(index), dtype=bool)
+        gaps = firsts[1:] - lasts[:-1]
+        follows[1:] = is_dense[1:] & is_dense[:-1] & (gaps >= 0) & (gaps <= _LARGEST_STEP)
+        self._follows, self._firsts = follows.data, narrow(firsts).data
         self._lengths = narrow(np.where(is_dense, lasts - firsts, _APART)).data
         self._fields: list[tuple[str, str, memoryview, memoryview, memoryview]] = []
         for field, name, rows in chosen:

@@ -149,7 +149,20 @@ class Source:
         Raises:
             DataError: they cannot be read, or are not those that were indexed.
         """
-        return self._open(ref.shard).fetch(ref.row)
+        return self.fetch_some([ref], 0)[0]
+
+    def fetch_some(self, refs: Sequence[SampleRef], start: int) -> list[Members]:
+        """The same of one of the samples, and of those after it if they stand next to each other.
+
+        Args:
+            refs: samples.
+            start: which one of them comes first.
+        """
+        _, _, shard, row = refs[start]
+        end = start + 1
+        while end < len(refs) and refs[end][2:] == (shard, row + end - start):
+            end += 1
+        return self._open(shard).fetch(row, end - start)
 
     def decode(self, ref: SampleRef, members: Members) -> Sample:
         """The fields' values, with the sample's key and shard.
