@@ -46,6 +46,11 @@ class Learning:
         self.rule, self.weights, self.losses = rule, weights, losses
         self.every, self.origin, self.first = every, origin, first
 
+    @property
+    def acts_from(self) -> int:
+        """The first step that is drawn with learned weights."""
+        return self.origin + 2 * self.every
+
     def start(self, weights: Mapping[str, float]) -> None:
         """Begin with the recipe's weights, for two rounds."""
         whole = sum(weights.values())

@@ -223,6 +223,11 @@ class RunMixture:
                 begin, learned = Begin(state["done"], held["positions"]), None
                 self.news = tell_changes(held["described"], self.described, begin)
         self.learning = _learning(recipe, sources, num_steps, begin, learned)
+        if self.learning is not None and self.learning.acts_from >= num_steps:
+            self.news.append(
+                f"nothing that is learned comes into force before step {self.learning.acts_from}, "
+                f"but the run has {num_steps}: lower data.mixture.learned.every"
+            )
         weights = None if self.learning is None else self.learning.weights
         self.mixture = mixture_of(recipe, sources, num_steps, begin, weights)
 

@@ -51,6 +51,17 @@ def test_recipes_give_the_first_weights_and_changed_ones_begin_anew(path: Path) 
     assert "learned" not in given.described
 
 
+def test_a_run_too_short_to_learn_says_so(path: Path) -> None:
+    recipe = read_recipe(path, [LEARNED, "train.steps=null", "train.epochs=0.5"])
+    sources = feed.open_sources(recipe).training
+    assert RunMixture(recipe, sources, 9, None).news == []
+    (news,) = RunMixture(recipe, sources, 8, None).news
+    assert news == (
+        "nothing that is learned comes into force before step 8, but the run has 8: lower "
+        "data.mixture.learned.every"
+    )
+
+
 def test_a_run_made_shorter_than_it_is_has_weights_all_the_same(path: Path) -> None:
     first = run_mixture(path, LEARNED)
     assert first.learning is not None

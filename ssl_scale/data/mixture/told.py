@@ -17,7 +17,8 @@ from ssl_scale.data.mixture.shares import LONGEST_PERIOD, apportion
 from ssl_scale.data.mixture.stretches import Stretch, Weights
 from ssl_scale.errors import DataError
 
-_LONGEST_WAIT_S = 3600.0
+# Longer than any validation pass; a trainer that hangs is ended by its collectives long before.
+_LONGEST_WAIT_S = 6 * 3600.0
 _POLL_S = 0.01
 
 
@@ -57,7 +58,7 @@ class ToldWeights(Weights):
         """A stretch, as soon as it is told.
 
         Raises:
-            DataError: in a worker, the trainer has ended or told nothing for an hour.
+            DataError: in a worker, the trainer has ended or told nothing for hours.
         """
         shares = self.told(number) or self._wait(number)
         scaled = {name: share * self.factors[name] for name, share in shares.items()}

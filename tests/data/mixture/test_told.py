@@ -20,6 +20,7 @@ from ssl_scale.data.mixture import Begin, EachSample, Mixture, OneSource
 from ssl_scale.data.mixture.shares import LONGEST_PERIOD, apportion
 from ssl_scale.data.mixture.told import ToldWeights
 from ssl_scale.data.source import Source
+from ssl_scale.errors import DataError
 from tests.data.shards import write_numbers
 
 NAMES = ("a", "b", "c")
@@ -137,6 +138,20 @@ def test_batches_are_the_same_for_any_workers_that_wait_for_weights(folder: Path
 
 def test_spawned_workers_hear_of_weights_too(folder: Path) -> None:
     assert trained(folder, 13, 1, "spawn") == trained(folder, 13, 0)
+
+
+def test_a_worker_that_is_told_nothing_says_so_after_the_steps_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_scale.data.mixture.told._LONGEST_WAIT_S", 0.2)
+    stream = stream_of(folder, told(3 * BATCH, 0, 2), 0, 24, Begin())
+    seen = []
+    with pytest.raises(
+        DataError, match=r"within 0\.2 s, but those of round 2 of this start did not"
+    ):
+        for step in dataloader(stream, 1):
+            seen.append(step.step)
+    assert seen == [0, 1, 2, 3, 4, 5]
 
 
 def _train_until_killed(folder: Path, pipe: Connection) -> None:
