@@ -156,7 +156,7 @@ class LabelField(FieldDecoder):
     def collate(self, values: Sequence[int | list[int] | None]) -> Tensor:
         """``[batch]`` class numbers, or ``[batch, classes]``; -1 where unknown."""
         if not self.multiple:
-            return torch.tensor(values, dtype=torch.int64)
+            return torch.from_numpy(np.array(values, dtype=np.int64))
         table = torch.zeros(len(values), self.num_classes, dtype=torch.int64)
         for row, classes in zip(table, values, strict=True):
             if classes is None:
@@ -197,7 +197,7 @@ class NumberField(FieldDecoder):
 
     def collate(self, values: Sequence[float]) -> Tensor:
         """``[batch]`` float32."""
-        return torch.tensor(values, dtype=torch.float32)
+        return torch.from_numpy(np.array(values, dtype=np.float32))
 
 
 def pad(values: Sequence[np.ndarray], axes: int = 1) -> Ragged:
@@ -207,8 +207,9 @@ def pad(values: Sequence[np.ndarray], axes: int = 1) -> Ragged:
         values: arrays that differ in their first axes only.
         axes: in how many.
     """
-    lengths = np.array([value.shape[:axes] for value in values], dtype=np.int64)
-    longest = lengths.max(0).clip(1)
+    shapes = map(len, values) if axes == 1 else (value.shape[:axes] for value in values)
+    lengths = np.array(list(shapes), dtype=np.int64).reshape(len(values), axes)
+    longest = np.maximum(lengths.max(0), 1)
     padded = np.zeros((len(values), *longest, *values[0].shape[axes:]), values[0].dtype)
     if axes == 1 and longest[0] <= _SHORT:
         padded[np.arange(longest[0]) < lengths] = np.concatenate(values)
