@@ -65,23 +65,23 @@ class OpenShard:
         Raises:
             DataError: they cannot be read, or are not those that were indexed.
         """
-        first, length = self._firsts[row], self._lengths[row]
+        firsts, lengths, follows = self._firsts, self._lengths, self._follows
+        first, length, end = firsts[row], lengths[row], row + 1
         if length == _APART:
             return [self._fetch_apart(row)]
-        end = row + 1
-        while end < row + most and self._follows[end]:
-            longer = self._firsts[end] + self._lengths[end] - first
+        while end < row + most and follows[end]:
+            longer = firsts[end] + lengths[end] - first
             if longer > _LARGEST_READ:
                 break
             end, length = end + 1, longer
         block = SHARD_READER.read(*self._file, first, length, self._dataset.cache)
-        found = []
+        found, fields, checksums = [], self._fields, self._checksums
         for each in range(row, end):
-            base, members = self._firsts[each] - first, self._lacking.copy()
-            for field, extension, starts, ends, checks in self._fields:
+            base, members = firsts[each] - first, self._lacking.copy()
+            for field, extension, starts, ends, checks in fields:
                 if (stop := ends[each]) >= 0:
                     content = block[base + starts[each] : base + stop]
-                    if self._checksums and xxh3_64_intdigest(content) & MASK != checks[each]:
+                    if checksums and xxh3_64_intdigest(content) & MASK != checks[each]:
                         raise self._changed(each, field)
                     members[field] = content, extension
             found.append(members)

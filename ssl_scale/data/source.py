@@ -140,7 +140,8 @@ class Source:
 
     def seeds(self, epochs: Sequence[int], keys: Sequence[str]) -> Whole:
         """Seeds of samples in epochs: pure in (run seed, epoch, data set, key)."""
-        hashes = hash_names([f"{self.dataset.name}/{key}" for key in keys])
+        prefix = f"{self.dataset.name}/"
+        hashes = hash_names([prefix + key for key in keys])
         return sample_seeds(self.seed, np.array(epochs, dtype=np.int64), hashes)
 
     def fetch(self, ref: SampleRef) -> Members:
@@ -160,7 +161,10 @@ class Source:
         """
         _, _, shard, row = refs[start]
         end = start + 1
-        while end < len(refs) and refs[end][2:] == (shard, row + end - start):
+        while end < len(refs):
+            ref = refs[end]
+            if ref.row != row + end - start or ref.shard != shard:
+                break
             end += 1
         return self._open(shard).fetch(row, end - start)
 
