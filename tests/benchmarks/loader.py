@@ -7,11 +7,10 @@ go in turn, and a ratio is the median of the rounds' ratios, since the machine m
 is shown too, so that a hidden thread counts. Ours compares every member with its checksum, as it
 does by default; what that costs is a row of its own.
 
-Peers are taken from the Python that SSL_SCALE_PEERS_PYTHON names, since what they pin does not fit
-together with ours; those that it lacks are left out. To make one:
+Peers are taken from the Python that SSL_SCALE_PEERS_PYTHON names; those that it lacks are left out.
+To make one:
 
-    python3.11 -m venv peers && peers/bin/pip install torch==2.13.0 simplejpeg litdata
-    peers/bin/pip install mosaicml-streaming megatron-energon
+    python3 -m venv peers && peers/bin/pip install -r tests/benchmarks/peers.txt
     SSL_SCALE_PEERS_PYTHON=peers/bin/python make bench AREA=loader
 
 SSL_SCALE_BENCH_ROUNDS (5) and SSL_SCALE_BENCH_SAMPLES (8192, a quarter at 224 px) make it longer or
