@@ -49,9 +49,10 @@ def test_the_best_step_stays_when_newer_ones_push_older_ones_out(tmp_path: Path)
         "  validation:\n    held_out: {data: pictures, fields: [image, label], feeds: [classify]}\n"
     )
     recipe.write_text(text.replace("data:\n", f"data:\n{validation}", 1))
-    # A learning rate that harms: the first steps are the best.
+    # A learning rate that harms more and more: the first steps are the best.
     settings = ("train.steps=6", "train.keep_last=1", "train.save_every=1")
-    settings += ("train.validate_every=1", "train.best=held_out/loss/classify", "optim.lr=0.5")
+    settings += ("train.validate_every=1", "train.best=held_out/loss/classify")
+    settings += ("optim.lr={type: Linear, start: 0.01, end: 3.0}",)
     fit_ranks(recipe, tmp_path / "run", 1, *settings, max_steps=4)
     fit_ranks(recipe, tmp_path / "run", 1, *settings)
     lines = read_metrics(tmp_path / "run/metrics.jsonl")
