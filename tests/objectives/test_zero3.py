@@ -92,6 +92,9 @@ def sharded() -> list[dict[str, list[float]]]:
 @pytest.mark.parametrize("name", CASES)
 def test_sharded_ranks_train_like_one_process(name, sharded):
     alone = losses_alone(name)
-    assert alone[-1] < alone[0]
+    if "pseudo" in name:  # more guesses become sure, and count
+        assert alone[-1] != pytest.approx(alone[0], rel=1e-3)
+    else:
+        assert alone[-1] < alone[0]
     for losses in sharded:
         assert losses[name] == pytest.approx(alone, rel=1e-6)
