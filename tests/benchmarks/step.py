@@ -165,7 +165,7 @@ def read_clocks() -> dict[str, float]:
 
 def bare_loop(recipe: Any) -> Iterator[Any]:
     """Train an equal system; gives it after each step."""
-    from ssl_scale.data.loader import TrainingStream
+    from ssl_scale.data.loader import TrainingStream, dataloader
     from ssl_scale.optim.groups import parameter_groups
     from ssl_scale.system.build import build_system
     from ssl_scale.train import feed
@@ -186,16 +186,17 @@ def bare_loop(recipe: Any) -> Iterator[Any]:
     buffers = [(mine, theirs[name]) for name, mine in teacher.named_buffers()]
     sources = feed.open_sources(recipe).training
     stream = TrainingStream(sources, mixture_of(recipe, sources, recipe.train.steps))
-    loader = torch.utils.data.DataLoader(stream, batch_size=None)
+    loader = dataloader(stream)
     for index, step in enumerate(loader):
-        [[batch]] = step
+        [batches] = step
         progress = index / recipe.train.steps
         for group in optimizer.param_groups:
             group["lr"] = optim.lr(progress) * group["lr_scale"]
             group["weight_decay"] = optim.weight_decay(progress) * group["wd_scale"]
         optimizer.zero_grad()
-        answers = system.answers(batch, index=index, progress=progress, seed=recipe.train.seed)
-        system.loss(answers).backward()  # type: ignore[no-untyped-call]
+        asked = {"index": index, "progress": progress, "seed": recipe.train.seed}
+        losses = [system.loss(system.answers(batch, **asked)) for batch in batches]
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         for parameter in parameters:
             if parameter.grad is None:  # its objective is not fed by this source
                 parameter.grad = torch.zeros_like(parameter)
