@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_scale.data.tar import Member, read_members
+from ssl_scale.data.tar import Member
 from ssl_scale.errors import DataError
 
 _LARGEST = 2**31 - 1
@@ -54,15 +54,6 @@ class ShardIndex:
             {name: self.lengths[name][kept] for name in used},
             {name: self.checks[name][kept] for name in used if name in self.checks},
         )
-
-
-def index_shard(path: Path) -> ShardIndex:
-    """Find the samples of a tar shard.
-
-    Raises:
-        DataError: the shard is damaged, empty, or its members are not WebDataset samples.
-    """
-    return collect_samples(path, read_members(path))
 
 
 def collect_samples(

@@ -14,7 +14,7 @@ from ssl_scale.cli.main import build_parser, main, subcommands
 from ssl_scale.data.index import describe_shard, write_dataset
 from ssl_scale.data.index_block import encode_block
 from ssl_scale.data.member_checks import add_checks
-from ssl_scale.data.samples import index_shard
+from tests.data.shards import index_shard
 from tests.recipe.writing import SOUND, write
 
 COMMAND = [sys.executable, "-m", "ssl_scale.cli.main"]

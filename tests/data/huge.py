@@ -26,9 +26,8 @@ from ssl_scale.data.index import DATASET_FILE, INDEX_FILE, VERSION, describe_sha
 from ssl_scale.data.index_block import encode_block
 from ssl_scale.data.index_file import Seal, Shard, encode_head, head_bytes
 from ssl_scale.data.member_checks import add_checks
-from ssl_scale.data.samples import index_shard
 from ssl_scale.data.source import Source
-from tests.data.shards import write_numbers
+from tests.data.shards import index_shard, write_numbers
 
 SHARDS, SAMPLES = 1_000_000, 1_000_000_000
 SIZES = (900, 1000, 1100)

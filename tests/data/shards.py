@@ -12,7 +12,8 @@ from sklearn.datasets import load_digits
 from ssl_scale.data.index import Dataset, describe_shard, write_dataset
 from ssl_scale.data.index_block import encode_block
 from ssl_scale.data.member_checks import add_checks
-from ssl_scale.data.samples import index_shard
+from ssl_scale.data.samples import ShardIndex, collect_samples
+from ssl_scale.data.tar import read_members
 
 Sample = Mapping[str, bytes]
 
@@ -29,6 +30,11 @@ def write_tar(
                 about.size = len(content)
                 archive.addfile(about, io.BytesIO(content))
     return path
+
+
+def index_shard(path: Path) -> ShardIndex:
+    """The samples of a shard, without checksums."""
+    return collect_samples(path, read_members(path))
 
 
 def write_folder(folder: Path, shards: Sequence[Sequence[tuple[str, Sample]]]) -> Dataset:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from ssl_scale.data.index import check_shards, read_dataset, read_shard_index
-from ssl_scale.data.samples import collect_samples, index_shard
+from ssl_scale.data.samples import collect_samples
 from ssl_scale.data.tar import Member
 from ssl_scale.errors import DataError
-from tests.data.shards import digit_samples, write_folder, write_tar
+from tests.data.shards import digit_samples, index_shard, write_folder, write_tar
 
 
 def test_an_index_finds_every_member_again(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from ssl_scale_data_tools.raw_folder import list_folder
 from ssl_scale_data_tools.work import Stage, Task, TaskResult
 
 from ssl_scale.data.index import read_dataset, read_shard_index
-from ssl_scale.data.samples import index_shard
 from ssl_scale.errors import DataError
+from tests.data.shards import index_shard
 
 NUM_SAMPLES = 30
 

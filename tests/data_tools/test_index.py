@@ -16,7 +16,7 @@ import webdataset as wds
 from ssl_scale_data_tools.cli import main
 
 from ssl_scale.data.index import read_dataset, read_shard_index
-from ssl_scale.data.samples import index_shard
+from tests.data.shards import index_shard
 
 
 def run(*arguments: object) -> int:
