@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssl_scale.checkpoint import layout
 from ssl_scale.data.image_field import ImageField
 from ssl_scale.data.source import Source
 from ssl_scale.data.text_field import TextField
@@ -23,7 +24,6 @@ from ssl_scale.report.gallery import (
     to_plane,
 )
 from ssl_scale.system.build import build_fields
-from ssl_scale.train.checkpoint import layout
 from ssl_scale.train.trained import Trained, find_checkpoint, read_trained
 from ssl_scale.types import Batch, Step
 

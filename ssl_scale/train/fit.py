@@ -15,6 +15,8 @@ import lightning.pytorch as pl
 import torch
 
 from ssl_scale import dist
+from ssl_scale.checkpoint import layout
+from ssl_scale.checkpoint.reader import Reader
 from ssl_scale.errors import CheckpointError, RecipeError, SslScaleError
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.train import feed
@@ -24,8 +26,6 @@ from ssl_scale.train.callbacks.observing import Observing, build_observers
 from ssl_scale.train.callbacks.reporting import Reporting
 from ssl_scale.train.callbacks.validation import Validation
 from ssl_scale.train.callbacks.weight_learning import WeightLearning
-from ssl_scale.train.checkpoint import layout
-from ssl_scale.train.checkpoint.reader import Reader
 from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.cluster import LaunchEnvironment
 from ssl_scale.train.environment import next_attempt, record_environment, write_atomically

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ssl_scale.checkpoint import layout
+from ssl_scale.checkpoint.reader import read_weights
 from ssl_scale.errors import CheckpointError
 from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.build import build_system
 from ssl_scale.system.system import System
-from ssl_scale.train.checkpoint import layout
-from ssl_scale.train.checkpoint.reader import read_weights
 
 
 @dataclass(frozen=True, eq=False)

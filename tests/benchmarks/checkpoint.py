@@ -106,9 +106,9 @@ def measure(folder: Path) -> dict[str, Any]:
 
 def in_turns(sharded: Any, folder: Path) -> dict[str, Any]:
     """Seconds of each way, a round a row; the first round warms up and does not count."""
+    from ssl_scale.checkpoint.layout import folder_name
+    from ssl_scale.checkpoint.reader import Reader
     from ssl_scale.train.checkpoint.contents import capture, restore
-    from ssl_scale.train.checkpoint.layout import folder_name
-    from ssl_scale.train.checkpoint.reader import Reader
     from ssl_scale.train.checkpoint.writer import Writer
 
     writer = Writer(folder / "checkpoints", rank=0, world_size=1, attempt=1, keep_last=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_scale.train.checkpoint.reader import Reader
+from ssl_scale.checkpoint.reader import Reader
 from tests.distributed import ENVIRONMENT
 from tests.torture.table import record
 from tests.train.tiny import make_recipe, newest, saved

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from ssl_scale.checkpoint import layout
 from ssl_scale.errors import RecipeError
 from ssl_scale.train.best import Best
-from ssl_scale.train.checkpoint import layout
 from ssl_scale.train.records import read_metrics
 from tests.train.tiny import fit_ranks, make_recipe
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ssl_scale import dist
+from ssl_scale.checkpoint import layout
+from ssl_scale.checkpoint.reader import Reader, read_weights
 from ssl_scale.errors import CheckpointError
 from ssl_scale.train.callbacks.checkpointing import choose
-from ssl_scale.train.checkpoint import layout
 from ssl_scale.train.checkpoint.contents import Contents, Piece, read_observed
-from ssl_scale.train.checkpoint.reader import Reader, read_weights
 from ssl_scale.train.checkpoint.writer import Writer
 from tests.distributed import run_ranks
 from tests.train.tiny import PRELOAD

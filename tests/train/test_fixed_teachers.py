@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ssl_scale.checkpoint.reader import Reader
 from ssl_scale.errors import RecipeError
 from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.system.build import build_system
-from ssl_scale.train.checkpoint.reader import Reader
 from ssl_scale.train.export import export_trained
 from ssl_scale.train.trained import Trained, build_untrained
 from tests.encoders.test_hf import make

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ssl_scale import dist
-from ssl_scale.train.checkpoint.reader import Reader
+from ssl_scale.checkpoint.reader import Reader
 from tests.distributed import ENVIRONMENT
 from tests.train.tiny import fit_ranks, make_recipe, newest, outcome_of
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_scale.train.checkpoint.reader import Reader
+from ssl_scale.checkpoint.reader import Reader
 from tests.train.tiny import (
     fit_ranks,
     make_recipe,

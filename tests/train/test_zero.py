@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssl_scale.checkpoint.reader import Reader
 from ssl_scale.errors import SslScaleError
-from ssl_scale.train.checkpoint.reader import Reader
 from tests.train.tiny import (
     Outcome,
     fit_ranks,

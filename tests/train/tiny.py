@@ -14,6 +14,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 
+from ssl_scale.checkpoint.reader import Reader, read_weights
 from ssl_scale.data.loader import TrainingStream
 from ssl_scale.optim.groups import parameter_groups
 from ssl_scale.recipe.reading import read_recipe
@@ -21,7 +22,6 @@ from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.build import build_system
 from ssl_scale.system.system import System
 from ssl_scale.train import feed
-from ssl_scale.train.checkpoint.reader import Reader, read_weights
 from ssl_scale.train.mixing import mixture_of
 from ssl_scale.types import Batch
 from tests.data.shards import Sample, digit_samples, write_folder

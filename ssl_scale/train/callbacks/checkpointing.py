@@ -10,13 +10,13 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from ssl_scale import dist
+from ssl_scale.checkpoint import layout
+from ssl_scale.checkpoint.reader import Reader
 from ssl_scale.errors import CheckpointError
 from ssl_scale.train.best import Best
 from ssl_scale.train.callbacks.observing import Observing
 from ssl_scale.train.callbacks.validation import Validation
-from ssl_scale.train.checkpoint import layout
 from ssl_scale.train.checkpoint.contents import capture, read_observed, restore
-from ssl_scale.train.checkpoint.reader import Reader
 from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.module import PretrainingModule
 

@@ -1,1 +1,1 @@
-"""Checkpoints of sharded state: layout on disk, fragments of tensors, saving and loading."""
+"""How a run's sharded state becomes a checkpoint, and comes back from one."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_scale import dist
+from ssl_scale.checkpoint.reader import Reader
 from ssl_scale.sharding import (
     full_shape,
     is_partitioned,
@@ -20,7 +21,6 @@ from ssl_scale.sharding import (
     local_values,
     refresh_persistent,
 )
-from ssl_scale.train.checkpoint.reader import Reader
 from ssl_scale.train.sharded import ShardedState
 
 

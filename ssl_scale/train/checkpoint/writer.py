@@ -16,8 +16,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ssl_scale.checkpoint import layout
 from ssl_scale.errors import CheckpointError
-from ssl_scale.train.checkpoint import layout
 from ssl_scale.train.checkpoint.contents import Contents
 
 

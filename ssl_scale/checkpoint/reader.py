@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from ssl_scale.checkpoint import layout
 from ssl_scale.errors import CheckpointError
-from ssl_scale.train.checkpoint import layout
 
 
 class Reader:
