@@ -30,7 +30,10 @@ def build_fields(recipe: Recipe) -> dict[str, FieldDecoder]:
 
 
 def build_system(
-    recipe: Recipe, dtype: torch.dtype = torch.float32, initial: bool = True
+    recipe: Recipe,
+    dtype: torch.dtype = torch.float32,
+    initial: bool = True,
+    sizes: Mapping[str, Any] | None = None,
 ) -> System:
     """Build all parts of a recipe, in its order; values are drawn from torch's global generator.
 
@@ -39,11 +42,12 @@ def build_system(
         dtype: of floating-point views.
         initial: whether encoders take the weights that the recipe lets them start from; not needed
             where a checkpoint replaces them.
+        sizes: run-time values that the fields decide; the fields are built to ask them unless told.
 
     Raises:
         RecipeError: parts do not fit together.
     """
-    given = _vocabulary(recipe)
+    given = _vocabulary(recipe) if sizes is None else dict(sizes)
     encoders = {name: _build(entry.spec, **given) for name, entry in recipe.encoders.items()}
     if initial:
         _start_encoders(recipe, encoders)
