@@ -189,6 +189,15 @@ def reduce_max(local: Tensor) -> Tensor:
     return largest
 
 
+def gather_objects(value: T) -> list[T]:
+    """Every rank's value, in rank order. Only values of our own making: they travel pickled."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    torch_dist.all_gather_object(values, value)
+    return values
+
+
 def broadcast_object(value: Any) -> Any:
     """Rank 0's value, on every rank. Only values of our own making: they travel pickled."""
     if world_size() == 1:
@@ -204,11 +213,7 @@ def fail_together(failure: SslScaleError | None) -> None:
     A rank that failed alone would leave the others waiting for it in their next collective.
     """
     mine = None if failure is None else (type(failure), str(failure))
-    met: list[tuple[type[SslScaleError], str] | None] = [mine]
-    if world_size() > 1:
-        met = [None] * world_size()
-        torch_dist.all_gather_object(met, mine)
-    first = next(filter(None, met), None)
+    first = next(filter(None, gather_objects(mine)), None)
     if failure is not None and first == mine:
         raise failure  # with its own traceback
     if first is not None:

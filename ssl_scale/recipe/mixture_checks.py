@@ -14,6 +14,8 @@ def check_mixture(root: Entry, checker: Checker) -> None:
         checks.fixed_parts()
     checks.lengths()
     checks.learned()
+    if checks.value("train", "guard", "spike") is not None:
+        checks.passed_over()
     for name, source in checks.sources.items():
         if _scalar(source.at("lengths")) is not None:
             checks.micro_batches(name, source)
@@ -75,6 +77,25 @@ class _MixtureChecks:
             if weight is not None and weight.is_mapping:
                 what = "must be a number where weights are learned from it on, but is a schedule"
                 self.faults.add(weight.place, f"data.sources.{name}.weight", what)
+
+    def passed_over(self) -> None:
+        """A run that goes back reads on: more than its number of steps, as weights foresee it."""
+        learned = self.root.at("data", "mixture", "learned")
+        if learned is not None and learned.is_mapping:
+            what = (
+                "must not be given where a spike may send the run back (train.guard.spike), since "
+                "what was learned meanwhile cannot be unlearned; leave one of the two out"
+            )
+            self.faults.add(learned.place, "data.mixture.learned", what)
+        for name, source in self.sources.items():
+            end = source.at("end")
+            if end is not None and end.value not in (None, "repeat"):
+                what = (
+                    "must be 'repeat' where a spike may send the run back (train.guard.spike), "
+                    f"since batches that are passed over would be missing at the end, but is "
+                    f"{end.value!r}"
+                )
+                self.faults.add(end.place, f"data.sources.{name}.end", what)
 
     def _rounds(self, learned: Entry) -> None:
         """What is learned in a round acts in the one after the next."""

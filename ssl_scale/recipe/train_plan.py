@@ -1,9 +1,10 @@
 """The ``train`` section: how long, in which precision, and what is kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ssl_scale.part import Count, Positive, Whole
+from ssl_scale.recipe.guard_plan import GuardPlan
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class TrainPlan:
             end.
         log_every: steps between lines of metrics.
         wandb: whether metrics also go to Weights & Biases.
+        guard: what happens to steps that would spoil the run.
     """
 
     steps: Count | None = None
@@ -45,3 +47,4 @@ class TrainPlan:
     validate_every: Whole = 0
     log_every: Count = 10
     wandb: bool = False
+    guard: GuardPlan = field(default_factory=GuardPlan)

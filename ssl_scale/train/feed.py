@@ -72,9 +72,14 @@ def total_steps(recipe: Recipe, opened: Opened) -> int:
 
 
 def training_loader(
-    recipe: Recipe, opened: Opened, mixture: Mixture, start: int, stop: int, run_folder: Path
+    recipe: Recipe,
+    opened: Opened,
+    mixture: Mixture,
+    start: int,
+    stop: int | None,
+    run_folder: Path,
 ) -> Iterator[StepBatches]:
-    """This rank's batches of the steps from `start` to before `stop`.
+    """This rank's batches of the steps from `start` to before `stop`, or without end.
 
     A step that cannot be made comes last, as padding with its failure.
     """

@@ -220,7 +220,8 @@ class RunMixture:
             learned = held.get("learned")
             begin = _read_begin(held["begin"])
             if held["described"] != self.described:
-                begin, learned = Begin(state["done"], held["positions"]), None
+                drawn = state["done"] + state.get("passed", 0)
+                begin, learned = Begin(drawn, held["positions"]), None
                 self.news = tell_changes(held["described"], self.described, begin)
         self.learning = _learning(recipe, sources, num_steps, begin, learned)
         if self.learning is not None and self.learning.acts_from >= num_steps:

@@ -1,5 +1,6 @@
 """The verbs of a step program: what it may do with one optimizer step's batches."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from ssl_scale import dist
 from ssl_scale.errors import SslScaleError
 from ssl_scale.rng import combine
 from ssl_scale.system.step import Answers
+from ssl_scale.train.agreement import Agreement
+from ssl_scale.train.guard import Outcome
 from ssl_scale.train.source_losses import SourceLoss
 from ssl_scale.types import Batch, Loss
 
@@ -54,33 +57,49 @@ class Ops:
         self.global_counts: dict[str, Tensor] = {}
         self.counts: list[Mapping[str, Tensor]] = []
         self.losses: list[dict[str, Loss]] = []
+        self.value = torch.zeros((), dtype=torch.float64, device=module.device)
         self.gradient_norm = 0.0
+        self.loss: float | None = None
+        self.outcome: Outcome = "taken"
 
     def share_counts(self) -> None:
         """Sum every objective's denominator over micro-batches and ranks, in one collective.
 
+        What is summed has one size whatever the step takes, so that ranks that disagree hear of it.
+
         Raises:
-            SslScaleError: on all ranks, what one of them met when it made its batches.
+            SslScaleError: on all ranks, what one of them met when it made its batches, or that they
+                do not take the same.
         """
         counts: dict[str, Tensor] = {}
         self.counts = [self.system.counts(answers) for answers in self._all()]
         for of_batch in self.counts:
             for name, count in of_batch.items():
                 counts[name] = counts[name] + count if name in counts else count
+        device = self.module.device
+        none = torch.zeros((), dtype=torch.float64, device=device)
+        agreement = Agreement([[each.batch.source for each in micro] for micro in self.answers])
+        flags = [self.stop, self.failure is not None, *agreement.summands]
+        packed = dist.reduce(
+            torch.cat(
+                [
+                    torch.stack([counts.get(name, none) for name in self.system.objectives]),
+                    torch.tensor(flags, dtype=torch.float64, device=device),
+                ]
+            )
+        )
+        stop, failed, *sums = packed[len(self.system.objectives) :].tolist()
+        if failed:
+            dist.fail_together(self.failure)
+        agreement.check(sums, self.index)
         if not counts:
             sources = sorted({answers.batch.source for answers in self._all()})
             raise SslScaleError(
                 f"step {self.index}: {sources} must feed an active objective, but at progress "
                 f"{self.progress:.3f} none of theirs is; see from/until under objectives"
             )
-        flags = torch.tensor(
-            [self.stop, self.failure is not None], dtype=torch.float64, device=self.module.device
-        )
-        packed = dist.reduce(torch.cat([torch.stack(list(counts.values())), flags]))
-        self.global_counts = dict(zip(counts, packed[:-2], strict=True))
-        stop, failed = packed[-2:].tolist()
-        if failed:
-            dist.fail_together(self.failure)
+        summed = dict(zip(self.system.objectives, packed, strict=False))
+        self.global_counts = {name: summed[name] for name in counts}
         self.stop = bool(stop)
 
     def forward(self, micro: int) -> Tensor:
@@ -105,15 +124,30 @@ class Ops:
         return torch.stack(terms).sum()
 
     def backward(self, value: Tensor) -> None:
-        """Add a value's gradients."""
-        self.module.engine.backward(value)
+        """Add a value's gradients.
 
-    def step(self) -> None:
-        """Let the optimizer step once; absent parts as declared."""
+        If it is not finite, no gradient is either: so every rank learns of it from their norm.
+        """
+        own = value.detach()
+        self.value += own
+        self.module.engine.backward(value * torch.where(torch.isfinite(own), 1.0, math.nan))
+
+    def step(self) -> bool:
+        """Let the optimizer step once, absent parts as declared; whether it could be taken."""
+        guard, gate = self.module.guard, self.module.gate
+        if guard.watches_losses:
+            self.loss = float(dist.reduce(self.value)) / dist.world_size()
+            gate.is_shut = guard.is_spike(self.present(), self.loss)
         kept = self.module.absentees.keep(self.present())
         self.module.engine.step()
         self.gradient_norm = self.module.sharded.gradient_norm()
         self.module.absentees.put_back(kept)
+        if not math.isfinite(self.gradient_norm):
+            self.outcome = "skipped"
+        elif gate.is_shut:
+            self.outcome = "spiked"
+        gate.is_shut = False
+        return self.outcome == "taken"
 
     def update_teachers(self) -> dict[str, float]:
         """Move every teacher; returns figures to log."""

@@ -8,6 +8,7 @@ Every start of a run is an *attempt*. A resume at step S makes what earlier atte
 later steps void; it says so by appending a ``superseded`` line, never by rewriting the file, so
 nothing that once was written is lost and a reader needs one pass to know what counts. A kill may
 tear the last line; the next attempt starts on a fresh one and readers pass over the torn one.
+A run that goes back after a spike does the same with its own lines (``own``: true).
 Other views of the same figures (wandb) are fed from here and can't stop the run.
 """
 
@@ -66,6 +67,11 @@ class Records:
         """
         self._append({"kind": "superseded", "after_step": after_step, "attempt": self.attempt})
 
+    def go_back(self, after_step: int) -> None:
+        """Declare void what was written so far about steps after a checkpoint's, also by us."""
+        mark = {"kind": "superseded", "after_step": after_step, "attempt": self.attempt}
+        self._append(mark | {"own": True})
+
     def write(self, kind: Kind, step: int, values: Mapping[str, float | str]) -> None:
         """Append one line.
 
@@ -121,12 +127,12 @@ def read_metrics(path: Path, with_void: bool = False) -> list[Line]:
         with_void: keep superseded lines, to see what the run really spent.
     """
     lines = _parse(path)
-    resumes = [line for line in lines if line.get("kind") == "superseded"]
+    marks = [(place, line) for place, line in enumerate(lines) if _is_mark(line)]
     return [
         {name: math.nan if value is None else value for name, value in line.items()}
-        for line in lines
-        if line.get("kind") != "superseded"
-        and (with_void or not any(_voids(mark, line) for mark in resumes))
+        for place, line in enumerate(lines)
+        if not _is_mark(line)
+        and (with_void or not any(_voids(mark, line, place < at) for at, mark in marks))
     ]
 
 
@@ -135,12 +141,14 @@ def read_resumes(path: Path) -> list[tuple[int, int]]:
     return [
         (line["attempt"], line["after_step"])
         for line in _parse(path)
-        if line.get("kind") == "superseded"
+        if _is_mark(line) and not line.get("own")
     ]
 
 
-def _voids(mark: Line, line: Line) -> bool:
-    return bool(line["attempt"] < mark["attempt"] and line["step"] > mark["after_step"])
+def _voids(mark: Line, line: Line, is_before: bool) -> bool:
+    of_earlier = line["attempt"] < mark["attempt"]
+    own = line["attempt"] == mark["attempt"] and bool(mark.get("own")) and is_before
+    return bool((of_earlier or own) and line["step"] > mark["after_step"])
 
 
 def _parse(path: Path) -> list[Line]:

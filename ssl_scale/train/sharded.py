@@ -110,6 +110,11 @@ class ShardedState:
         told = self.engine.get_global_grad_norm() if self.stage else self._whole_norm
         return 0.0 if told is None else float(told)
 
+    def coming_norm(self) -> float:
+        """The same, asked for from within the step, before parameters change."""
+        told = self.zero._global_grad_norm if self.stage else self._whole_norm
+        return 0.0 if told is None else float(told)
+
     def moments(self, fragment: Fragment) -> dict[str, Tensor]:
         """Moment name -> this rank's slice, writable; empty before the first step."""
         state = self.inner.state.get(fragment.flat, {})

@@ -84,3 +84,16 @@ def test_what_cannot_be_learned_is_a_fault(text: str, fault: str | None, tmp_pat
         read_recipe(path, require_data=False)
     else:
         assert faults_of(path) == [fault]
+
+
+def test_a_run_that_may_go_back_neither_learns_weights_nor_ends_with_its_data(
+    tmp_path: Path,
+) -> None:
+    text = with_learned(BANDIT, more=", end: drop}")
+    text = text.replace("steps: 1000}", "steps: 1000, guard: {spike: 10}}")
+    assert [
+        fault.partition(" (train.guard.spike)")[0] for fault in faults_of(write(tmp_path, text))
+    ][-2:] == [
+        f"3: {AT}: must not be given where a spike may send the run back",
+        "9: data.sources.more.end: must be 'repeat' where a spike may send the run back",
+    ]

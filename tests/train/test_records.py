@@ -93,6 +93,18 @@ def test_a_line_written_late_by_a_dying_attempt_is_void(records_of, tmp_path):
     assert _steps(tmp_path) == [(1, 10), (2, 11)]
 
 
+def test_a_run_that_goes_back_voids_its_own_lines_so_far(records_of, tmp_path):
+    records = records_of(tmp_path, 1)
+    for step in (10, 20, 30):
+        records.write("train", step, {})
+    records.go_back(10)
+    for step in (20, 30):
+        records.write("train", step, {"loss": 0.5})
+    assert _steps(tmp_path) == [(1, 10), (1, 20), (1, 30)]
+    assert [line.get("loss") for line in read_metrics(records.path)] == [None, 0.5, 0.5]
+    assert read_resumes(records.path) == []
+
+
 def test_a_run_that_starts_over_voids_everything(records_of, tmp_path):
     records_of(tmp_path, 1).write("validation", 0, {"loss": 2.0})
     second = records_of(tmp_path, 2)

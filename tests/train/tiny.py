@@ -187,8 +187,22 @@ def saved(run_folder: Path) -> dict[str, Tensor]:
     return found | kept
 
 
-def train_plainly(recipe_path: Path, *overrides: str, num_steps: int | None = None) -> Outcome:
-    """The same training by a few lines of PyTorch in this process."""
+def train_plainly(
+    recipe_path: Path,
+    *overrides: str,
+    num_steps: int | None = None,
+    left_out: Sequence[int] = (),
+    passed_over: Sequence[int] = (),
+) -> Outcome:
+    """The same training by a few lines of PyTorch in this process.
+
+    Args:
+        recipe_path: the recipe's file.
+        overrides: of the recipe.
+        num_steps: stop after so many.
+        left_out: steps that count, but are not taken.
+        passed_over: steps of data that no step is made of.
+    """
     recipe = read_recipe(recipe_path, list(overrides))
     total = recipe.train.steps
     assert total is not None
@@ -200,7 +214,9 @@ def train_plainly(recipe_path: Path, *overrides: str, num_steps: int | None = No
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
     outcome = Outcome()
-    for index, batches in enumerate(_whole_batches(recipe, num_steps or total)):
+    for index, batches in enumerate(_whole_batches(recipe, num_steps or total, passed_over)):
+        if index in left_out:
+            continue
         progress = index / total
         for teacher in system.teachers.values():
             teacher.before_step(system, lambda parameter: parameter.data.view(-1), progress)
@@ -233,13 +249,16 @@ def train_plainly(recipe_path: Path, *overrides: str, num_steps: int | None = No
     return outcome
 
 
-def _whole_batches(recipe: Recipe, num_steps: int) -> Iterator[list[Batch]]:
+def _whole_batches(
+    recipe: Recipe, num_steps: int, passed_over: Sequence[int]
+) -> Iterator[list[Batch]]:
     sources = feed.open_sources(recipe).training
     mixture = mixture_of(recipe, sources, recipe.train.steps or num_steps)
-    stream = TrainingStream(sources, mixture, end_step=num_steps)
+    stream = TrainingStream(sources, mixture, end_step=num_steps + len(passed_over))
     for micro_batches in stream:
         [batches] = micro_batches
-        yield list(batches)
+        if micro_batches.step not in passed_over:
+            yield list(batches)
 
 
 def worst_loss(one: Outcome, other: Outcome) -> float:

@@ -12,13 +12,15 @@ from torch import Tensor
 from ssl_scale import dist
 from ssl_scale.checkpoint import layout
 from ssl_scale.checkpoint.reader import Reader
-from ssl_scale.errors import CheckpointError
+from ssl_scale.errors import CheckpointError, SslScaleError
 from ssl_scale.train.best import Best
 from ssl_scale.train.callbacks.observing import Observing
+from ssl_scale.train.callbacks.reporting import Reporting
 from ssl_scale.train.callbacks.validation import Validation
 from ssl_scale.train.checkpoint.contents import capture, read_observed, restore
 from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.module import PretrainingModule
+from ssl_scale.train.tally import Tally
 
 
 def choose(
@@ -73,11 +75,15 @@ def _open(folder: Path) -> tuple[Reader | None, CheckpointError | None]:
 class Checkpointing(pl.Callback):
     """Writes a checkpoint every `every` steps, at the end, and when the run is asked to stop.
 
+    When a loss spikes it brings the run back to the newest one. Comes after all other callbacks.
+
     Args:
         writer: where to.
         every: optimizer steps between checkpoints.
         state: counters and descriptions to save beside the tensors, asked for at each save.
         source: the checkpoint to continue from.
+        newest: gives the newest checkpoint that all ranks can read.
+        reporting: is told when the run goes back.
         observing: whose state is saved too.
         validation: gives the figures that `best` looks at.
         best: keeps one more checkpoint, that of the best step.
@@ -92,6 +98,8 @@ class Checkpointing(pl.Callback):
         every: int,
         state: "StateSource",
         source: Reader | None,
+        newest: Callable[[], Reader | None],
+        reporting: Reporting,
         observing: Observing,
         validation: Validation,
         best: Best,
@@ -100,6 +108,8 @@ class Checkpointing(pl.Callback):
         self.every = every
         self.state = state
         self.source = source
+        self.newest = newest
+        self.reporting = reporting
         self.observing = observing
         self.validation = validation
         self.best = best
@@ -110,16 +120,9 @@ class Checkpointing(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the checkpoint's values, once the engine has made its buffers."""
         assert isinstance(pl_module, PretrainingModule)
-        if self.source is None:
-            return
-        shards = restore(pl_module.sharded, self.source)
-        for name, teacher in pl_module.system.teachers.items():
-            teacher.load_fp32_shards(_below(shards, f"teachers.{name}."))
-        self.observing.load_state_dict(read_observed(self.source))
-        self.best.load_state_dict(self.source.state.get("best", {}))
-        self._pin()
-        self.saved_at = pl_module.progress.done
-        self.source = None
+        if self.source is not None:
+            self._take_over(pl_module, self.source)
+            self.source = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -127,7 +130,9 @@ class Checkpointing(pl.Callback):
         """Save if it is time, or if the ranks agreed to stop."""
         assert isinstance(pl_module, PretrainingModule)
         progress = pl_module.progress
-        if progress.stopping:
+        if pl_module.report.outcome == "spiked":
+            self.go_back(pl_module)
+        if progress.is_over:
             trainer.should_stop = True
         is_measured = self.validation.measured_at == progress.done
         is_best = is_measured and self.best.consider(progress.done, self.validation.latest)
@@ -139,6 +144,50 @@ class Checkpointing(pl.Callback):
         assert isinstance(pl_module, PretrainingModule)
         self.save(pl_module)
         self._finish()
+
+    def go_back(self, module: PretrainingModule) -> None:
+        """Return to the newest checkpoint, and from there to the data that come next.
+
+        Raises:
+            SslScaleError: the run has done so too often, or there is no checkpoint.
+        """
+        progress, guard = module.progress, module.guard
+        spike = f"step {progress.done + 1}: the loss jumped to {module.report.loss:.4g}"
+        if guard.rollbacks >= guard.plan.rollbacks:
+            raise SslScaleError(
+                f"{spike}, and the run has gone back {guard.rollbacks} times already "
+                f"(train.guard.rollbacks: {guard.plan.rollbacks}); lower optim.lr, or raise "
+                "train.guard.spike, and start again: the newest checkpoint is sound"
+            )
+        self._finish()
+        source = self.newest()
+        if source is None:
+            raise SslScaleError(
+                f"{spike}, but {self.writer.checkpoints} holds no checkpoint to go back to; lower "
+                "train.save_every, or mend the disk"
+            )
+        reached, skipped = progress.drawn + 1, guard.skipped
+        self._take_over(module, source)
+        progress.done = source.state["done"]
+        progress.passed = reached - progress.done
+        guard.skipped, guard.rollbacks = skipped, guard.rollbacks + 1
+        module.tally = Tally()
+        self.reporting.go_back(progress.done)
+        pl.utilities.rank_zero_warn(
+            f"{spike}; back to step {progress.done}, passing over the batches since: "
+            f"{progress.passed:,} steps of data passed over so far"
+        )
+
+    def _take_over(self, module: PretrainingModule, source: Reader) -> None:
+        shards = restore(module.sharded, source)
+        for name, teacher in module.system.teachers.items():
+            teacher.load_fp32_shards(_below(shards, f"teachers.{name}."))
+        self.observing.load_state_dict(read_observed(source))
+        self.best.load_state_dict(source.state.get("best", {}))
+        module.guard.load_state_dict(source.state.get("guard", {}))
+        module.guard.may_go_back = True
+        self._pin()
+        self.saved_at = source.state["done"]
 
     def save(self, module: PretrainingModule) -> None:
         """Copy this rank's state and hand it to the writer."""
@@ -156,6 +205,7 @@ class Checkpointing(pl.Callback):
         self._pin()
         state = self.state() | {"best": self.best.state_dict()}
         self.writer.save(module.progress.done, contents, state)
+        module.guard.may_go_back = True
         self.seconds = time.monotonic() - began
 
     def _pin(self) -> None:
@@ -175,7 +225,7 @@ class StateSource:
     Args:
         fixed: what does not change during a run.
         module: whose counters to take.
-        mixture: gives the mixture's state after so many steps.
+        mixture: gives the mixture's state after so many steps of data.
     """
 
     def __init__(
@@ -191,8 +241,9 @@ class StateSource:
     def __call__(self) -> dict[str, Any]:
         """The state as of now."""
         progress = self.module.progress
-        counters = {"done": progress.done, "total": progress.total}
-        return self.fixed | counters | {"mixture": self.mixture(progress.done)}
+        counters = {"done": progress.done, "passed": progress.passed, "total": progress.total}
+        held = {"mixture": self.mixture(progress.drawn), "guard": self.module.guard.state_dict()}
+        return self.fixed | counters | held
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ class Observing(pl.Callback):
     ) -> None:
         """Show the step just done; every few steps write a line."""
         assert isinstance(pl_module, PretrainingModule)
-        if not self.observers:
+        if not self.observers or pl_module.report.outcome == "spiked":
             return
         # Observers may ask what no objective asked, and ZeRO-3 wants to see that happen.
         pl_module.engine(self._show_step, pl_module.report.answers)

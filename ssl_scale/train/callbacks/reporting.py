@@ -46,6 +46,11 @@ class ProgressBar:
             self.told_at = now
             self._print()
 
+    def go_back(self, done: int) -> None:
+        """Steps are to be done again."""
+        self.bar.n = done
+        self.bar.refresh()
+
     def tell(self, figures: str) -> None:
         """Show figures behind the bar."""
         self.bar.set_postfix_str(figures, refresh=False)
@@ -100,6 +105,8 @@ class Reporting(pl.Callback):
         """Count, and every few steps write a line."""
         assert isinstance(pl_module, PretrainingModule)
         report, progress = pl_module.report, pl_module.progress
+        if report.outcome == "spiked":
+            return
         for name, drawn in report.drawn.items():
             self.samples += drawn
             self.sources[name] = self.sources.get(name, 0) + drawn
@@ -113,6 +120,12 @@ class Reporting(pl.Callback):
     def write(self, kind: Kind, step: int, figures: Mapping[str, float]) -> None:
         """Write figures of another kind than training's."""
         self.records.write(kind, step, figures)
+
+    def go_back(self, done: int) -> None:
+        """The run is back at an earlier step: what was told of later ones is void."""
+        self.records.go_back(done)
+        if self.bar is not None:
+            self.bar.go_back(done)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""

@@ -1,7 +1,6 @@
 """Which samples each step trained on: to look at what came before a spike, or to audit a run."""
 
 import json
-from collections import defaultdict
 from pathlib import Path
 
 from ssl_scale import dist
@@ -43,24 +42,44 @@ class SampleLog(Observer):
 def read_samples(run_folder: Path) -> dict[int, list[tuple[str, str]]]:
     """What each step that counts was trained on, over all ranks and micro-batches.
 
-    Of a step that was done more than once, after a kill, the last attempt counts.
+    Of a step that was done more than once, after a kill or a spike, the last time counts.
 
     Returns:
         step -> (source, key) of each of its samples, sorted.
     """
+    ranks = [_read_rank(path) for path in sorted((run_folder / FOLDER).glob("rank-*.jsonl"))]
     attempts: dict[int, int] = {}
-    samples: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
-    for path in sorted((run_folder / FOLDER).glob("rank-*.jsonl")):
-        for text in path.read_bytes().splitlines():
-            try:
-                line = json.loads(text)
-                step, attempt, source, keys = (
-                    line[name] for name in ("step", "attempt", "source", "keys")
-                )
-            except (ValueError, KeyError, TypeError):
-                continue  # torn by a kill
-            if attempt > attempts.get(step, 0):
-                attempts[step], samples[step] = attempt, []
-            if attempt == attempts[step]:
-                samples[step] += [(source, key) for key in keys]
-    return {step: sorted(samples[step]) for step in sorted(samples)}
+    for rank in ranks:
+        for step, (attempt, _) in rank.items():
+            attempts[step] = max(attempt, attempts.get(step, 0))
+    return {
+        step: sorted(
+            sample
+            for rank in ranks
+            if step in rank and rank[step][0] == attempt
+            for sample in rank[step][1]
+        )
+        for step, attempt in sorted(attempts.items())
+    }
+
+
+def _read_rank(path: Path) -> dict[int, tuple[int, list[tuple[str, str]]]]:
+    """Step -> the last attempt that did it, and its samples."""
+    found: dict[int, tuple[int, list[tuple[str, str]]]] = {}
+    latest = 0, 0
+    for text in path.read_bytes().splitlines():
+        try:
+            line = json.loads(text)
+            step, attempt, source, keys = (
+                line[name] for name in ("step", "attempt", "source", "keys")
+            )
+        except (ValueError, KeyError, TypeError):
+            continue  # torn by a kill
+        if attempt == latest[0] and step < latest[1]:  # it went back
+            found = {at: held for at, held in found.items() if at < step or held[0] < attempt}
+        latest = attempt, step
+        if attempt > found.get(step, (0, []))[0]:
+            found[step] = attempt, []
+        if attempt == found[step][0]:
+            found[step][1].extend((source, key) for key in keys)
+    return found

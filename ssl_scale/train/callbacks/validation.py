@@ -44,6 +44,8 @@ class Validation(pl.Callback):
     ) -> None:
         """Validate if it is time."""
         assert isinstance(pl_module, PretrainingModule)
+        if pl_module.report.outcome == "spiked":
+            return
         done = pl_module.progress.done
         last = done == pl_module.progress.total
         if self.sources and (last or (self.every and done % self.every == 0)):

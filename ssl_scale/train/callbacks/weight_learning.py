@@ -26,6 +26,7 @@ class WeightLearning(pl.Callback):
         """Take the step just done."""
         assert isinstance(pl_module, PretrainingModule)
         report, progress = pl_module.report, pl_module.progress
+        assert report.outcome != "spiked", "a run with learned weights never goes back"
         weights = self.learning.weights_at(progress.done - 1)
         report.figures |= {f"weight/{name}": weight for name, weight in weights.items()}
         self.learning.add(report.losses)

@@ -11,5 +11,4 @@ class Plain:
         ops.share_counts()
         for micro in range(len(ops.answers)):
             ops.backward(ops.forward(micro))
-        ops.step()
-        return ops.update_teachers()
+        return ops.update_teachers() if ops.step() else {}
