@@ -22,6 +22,7 @@ from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.train import feed
 from ssl_scale.train.best import Best
 from ssl_scale.train.callbacks.checkpointing import Checkpointing, StateSource, choose
+from ssl_scale.train.callbacks.guarding import Guarding
 from ssl_scale.train.callbacks.observing import Observing, build_observers
 from ssl_scale.train.callbacks.reporting import Reporting
 from ssl_scale.train.callbacks.validation import Validation
@@ -93,19 +94,21 @@ def train(
     checkpoints = run_folder / "checkpoints"
     if not resume:
         set_aside(checkpoints)
-    source = choose(checkpoints, recipe.fingerprint(), partial(may_continue, recipe))
-    done = source.state["done"] if source else 0
+    newest = partial(choose, checkpoints, recipe.fingerprint(), partial(may_continue, recipe))
+    source = newest()
+    done, passed = (source.state["done"], source.state.get("passed", 0)) if source else (0, 0)
     mixing = RunMixture(recipe, opened.training, total, source.state if source else None)
     for line in mixing.news:
         say(line)
     end = mixing.mixture.end
-    if end is not None and end < total:
+    if end is not None and end - passed < total:
+        end -= passed
         say(f"the data end after {end} of {total} steps (data.sources: end), and so does training")
         total, last = end, min(last, end)
     if done >= last:
         say(f"{run_folder}: {done} of {total} steps are done; nothing is left to do")
         return
-    module = PretrainingModule(recipe, total, done)
+    module = PretrainingModule(recipe, total, done, passed, last)
     attempt, records = begin(recipe, run_folder, source)
     reporting = Reporting(records, recipe.train.log_every, recipe.name)
     writer = Writer(
@@ -120,6 +123,9 @@ def train(
         "fingerprint": recipe.fingerprint(),
         "without_sources": recipe.fingerprint_without_sources(),
         "recipe": recipe.name,
+        "zero": recipe.train.zero,
+        "precision": recipe.train.precision,
+        "keep_every": recipe.train.keep_every or 0,
     }
     state = StateSource(fixed, module, mixing.state)
     validators = {
@@ -134,6 +140,8 @@ def train(
         recipe.train.save_every,
         state,
         source,
+        newest,
+        reporting,
         observing,
         validation,
         Best(recipe.train.best),
@@ -141,6 +149,7 @@ def train(
     learning = [] if mixing.learning is None else [WeightLearning(mixing.learning)]
     trainer.callbacks.extend(  # type: ignore[attr-defined]
         [
+            Guarding(run_folder, attempt),
             *learning,
             validation,
             observing,
@@ -148,7 +157,9 @@ def train(
             checkpointing,
         ]
     )
-    loader = feed.training_loader(recipe, opened, mixing.mixture, done, last, run_folder)
+    # A run that goes back reads on where it was, and so further than its own number of steps.
+    stop = None if recipe.train.guard.spike is not None else last + passed
+    loader = feed.training_loader(recipe, opened, mixing.mixture, done + passed, stop, run_folder)
     with signals_ask_to_stop(module):
         trainer.fit(module, loader)
     records.close()
