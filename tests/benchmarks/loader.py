@@ -133,10 +133,10 @@ class _Contestant:
         line = self._process.stdout.readline()
         return json.loads(line) if line else None
 
-    def run(self) -> Any:
-        """One pass."""
+    def run(self, variant: str) -> Any:
+        """One pass of a variant."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{variant}\n")
         self._process.stdin.flush()
         return self.answer()
 
@@ -155,8 +155,6 @@ def _contest(folder: Path, work: Path, setting: _Setting) -> dict[str, list[Mapp
     names = ["ours", "webdataset", *_PEERS]
     if setting.bare is not None:
         names.insert(1, "bare decoder")
-    if setting.unchecked is not None:
-        names.insert(1, "ours without checksums")
     with ExitStack() as stack:
         ready, sums = [], None
         for name in names:
@@ -170,12 +168,15 @@ def _contest(folder: Path, work: Path, setting: _Setting) -> dict[str, list[Mapp
             if found != sums:
                 raise RuntimeError(f"{setting}: {name} must bring {sums}, but brings {found}")
             ready.append(contestant)
-        passes: dict[str, list[Mapping[str, float]]] = {each.name: [] for each in ready}
+        runners = [(each, each.name) for each in ready]
+        if setting.unchecked is not None:
+            runners.insert(1, (ready[0], "ours without checksums"))
+        passes: dict[str, list[Mapping[str, float]]] = {variant: [] for _, variant in runners}
         for turn in range(_ROUNDS):
-            order = ready[turn % len(ready) :] + ready[: turn % len(ready)]
+            order = runners[turn % len(runners) :] + runners[: turn % len(runners)]
             # To and fro: who comes after one that reads the same files finds them in the cache.
-            for each in order[:: -1 if turn % 2 else 1]:
-                passes[each.name].append(each.run())
+            for each, variant in order[:: -1 if turn % 2 else 1]:
+                passes[variant].append(each.run(variant))
     return passes
 
 
