@@ -31,6 +31,8 @@ from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.cluster import LaunchEnvironment
 from ssl_scale.train.environment import next_attempt, record_environment, write_atomically
 from ssl_scale.train.host_memory import keep_freed_memory
+from ssl_scale.train.lease.hold import hold
+from ssl_scale.train.lease.lease import Lease
 from ssl_scale.train.mixing import RunMixture, may_continue
 from ssl_scale.train.module import PretrainingModule
 from ssl_scale.train.records import Records, RecordView
@@ -76,7 +78,8 @@ def fit(
     make_writable(run_folder)
     strategy.setup_environment()
     try:
-        train(recipe, opened, total, last, run_folder, resume, trainer)
+        with hold(run_folder, say) as lease:
+            train(recipe, opened, total, last, run_folder, resume, trainer, lease)
     finally:
         strategy.leave()
 
@@ -89,6 +92,7 @@ def train(
     run_folder: Path,
     resume: bool,
     trainer: pl.Trainer,
+    lease: Lease | None,
 ) -> None:
     """Train inside the process group; see `fit`."""
     checkpoints = run_folder / "checkpoints"
@@ -109,6 +113,7 @@ def train(
         say(f"{run_folder}: {done} of {total} steps are done; nothing is left to do")
         return
     module = PretrainingModule(recipe, total, done, passed, last)
+    module.lease = lease
     attempt, records = begin(recipe, run_folder, source)
     reporting = Reporting(records, recipe.train.log_every, recipe.name)
     writer = Writer(
@@ -118,6 +123,7 @@ def train(
         attempt,
         recipe.train.keep_last,
         recipe.train.keep_every or 0,
+        may_commit=None if lease is None else lease.check,
     )
     fixed = {
         "fingerprint": recipe.fingerprint(),
@@ -236,6 +242,8 @@ def write_down(recipe: Recipe, run_folder: Path) -> int:
         write_atomically(run_folder / "recipe.yaml", recipe.to_yaml())
         for reason in layout.broken(run_folder / "checkpoints"):
             say(f"passed over: {reason}")
+        for draft in sorted((run_folder / "checkpoints").glob("step-*.tmp-*")):
+            say(f"passed over: {draft}: a save that was cut off")
         for warning in record_environment(run_folder, attempt):
             say(f"warning: {warning}")
     except OSError as error:

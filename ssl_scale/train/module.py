@@ -20,6 +20,7 @@ from ssl_scale.train.absent import Absentees
 from ssl_scale.train.gate import Gate
 from ssl_scale.train.guard import Guard, Outcome
 from ssl_scale.train.kept_buffers import KeptBuffers
+from ssl_scale.train.lease.lease import Lease
 from ssl_scale.train.ops import Ops
 from ssl_scale.train.programs.plain import Plain
 from ssl_scale.train.sharded import ShardedState
@@ -106,6 +107,9 @@ class PretrainingModule(pl.LightningModule):
         done: steps that a resumed checkpoint has behind it.
         passed: steps of data that it has passed over.
         last: steps after which this start of the run ends; all of them unless told.
+
+    Attributes:
+        lease: on the run's folder, where this rank holds one; when it is lost, all ranks stop.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class PretrainingModule(pl.LightningModule):
         self.program = Plain()
         self.report = StepReport()
         self.tally = Tally()
+        self.lease: Lease | None = None
 
     def configure_model(self) -> None:
         """Build the system; under ZeRO-3 each part is partitioned as it is built."""
@@ -170,7 +175,7 @@ class PretrainingModule(pl.LightningModule):
             self.progress.done,
             self.progress.fraction,
             self.progress.stop_requested,
-            batches.failure,
+            batches.failure or (self.lease.failure if self.lease else None),
         )
         figures = self.program.run(ops)
         self.progress.stopping = ops.stop

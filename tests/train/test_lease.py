@@ -98,6 +98,16 @@ def test_a_killed_holder_is_followed_at_once(path: Path) -> None:
     assert files(path) == []
 
 
+def test_a_holder_that_dies_while_another_waits_is_followed_at_once(path: Path) -> None:
+    with Taker(path, beat_s=NEVER_S) as first:
+        first.end()
+        with Taker(path) as second:
+            assert "waiting for a sign of life" in second.hear()
+            kill(first)
+            over, held = second.end()
+            assert over.endswith("the process is gone") and held == "held"
+
+
 def test_a_later_process_of_the_same_number_is_not_the_holder(path: Path) -> None:
     leave(path, pid=os.getpid(), started=1, beat_s=NEVER_S)
     with Taker(path) as taker:

@@ -10,6 +10,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Writer:
         keep_last: how many of the newest stay.
         keep_every: checkpoints at multiples of this step stay too; 0 means none.
         patience_s: how long rank 0 waits for the others' parts.
+        may_commit: raises if rank 0 must not write there any more.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Writer:
         keep_last: int = 2,
         keep_every: int = 0,
         patience_s: float = 1800.0,
+        may_commit: Callable[[], None] | None = None,
     ) -> None:
         self.checkpoints = checkpoints
         self.rank = rank
@@ -51,6 +54,7 @@ class Writer:
         self.keep_last = keep_last
         self.keep_every = keep_every
         self.patience_s = patience_s
+        self.may_commit = may_commit
         self.pinned: tuple[int, ...] = ()
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
@@ -94,6 +98,8 @@ class Writer:
         if self.rank != 0:
             return
         parts = wait_for_parts(folder, self.world_size, self.patience_s)
+        if self.may_commit is not None:
+            self.may_commit()
         commit(folder, final, step, parts, state)
         for leftover in self.checkpoints.glob("step-*.tmp-*"):
             # Other ranks may be at the next one already.

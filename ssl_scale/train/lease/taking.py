@@ -14,6 +14,8 @@ from ssl_scale.errors import SslScaleError
 from ssl_scale.train.lease.holder import Holder
 from ssl_scale.train.lease.page import Page, create, read
 
+GLANCE_S = 0.5
+
 
 def take(path: Path, me: Holder, missed: int, say: Callable[[str], None]) -> None:
     """Make the lease ours.
@@ -42,10 +44,7 @@ def _try(path: Path, me: Holder, missed: int, say: Callable[[str], None]) -> boo
     seen = _line(path)
     if not seen:
         return create(path, Page.of(me, 0))
-    holder = seen[-1].holder
-    reason = None if holder is None else me.why_gone(holder)
-    if reason is None:
-        reason = _watch(path, seen, me.beat_s if holder is None else holder.beat_s, missed, say)
+    reason = _watch(path, seen, me, missed, say)
     if reason is None or not _follow(path, seen, Page.of(me, 0)):
         return False
     say(f"{path}: taken over from {seen[-1]}: {reason}")
@@ -67,19 +66,24 @@ def _after(path: Path, page: Page) -> Path:
 
 
 def _watch(
-    path: Path, seen: list[Page], beat_s: float, missed: int, say: Callable[[str], None]
+    path: Path, seen: list[Page], me: Holder, missed: int, say: Callable[[str], None]
 ) -> str | None:
-    """Wait until the holder has missed its beats; None if it gives the folder back meanwhile."""
-    say(
-        f"{path}: held by {seen[-1]}; waiting for a sign of life, if none comes for "
-        f"{missed * beat_s:g} s"
-    )
-    began = time.monotonic()
+    """Wait until the holder is known to be dead; None if it gives the folder back meanwhile."""
+    holder = seen[-1].holder
+    beat_s = me.beat_s if holder is None else holder.beat_s
+    began, waited = time.monotonic(), 0.0
     while (now := _line(path)) == seen:
-        waited = time.monotonic() - began
+        if holder is not None and (reason := me.why_gone(holder)):
+            return reason
         if waited > missed * beat_s:
             return f"no sign of life in {waited:.3g} s"
-        time.sleep(beat_s / 4)
+        if not waited:
+            say(
+                f"{path}: held by {seen[-1]}; waiting for a sign of life, if none comes for "
+                f"{missed * beat_s:g} s"
+            )
+        time.sleep(min(beat_s / 4, GLANCE_S))
+        waited = time.monotonic() - began
     if not now:
         return None
     raise SslScaleError(
