@@ -19,6 +19,7 @@ class StudentTeacher(Teacher):
             that it starts from.
     """
 
+    moves_before_step = True
     taken: Tensor
 
     def __init__(self, at: Probability = 0.0) -> None:

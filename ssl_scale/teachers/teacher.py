@@ -7,7 +7,7 @@ rather than deep-copied: under ZeRO-3 a built part is already partitioned.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ Master = Callable[[nn.Parameter], Tensor]
 class Teacher(nn.Module, Part, ABC):
     """Copies of parts; always in evaluation mode, never with gradients."""
 
+    moves_before_step: ClassVar[bool] = False  # whether `before_step` may change it
     _paired: tuple[nn.Module, list[tuple[str, nn.Parameter, nn.Parameter]]] | None = None
 
     def adopt(self, builders: Mapping[str, Callable[[], nn.Module]]) -> None:

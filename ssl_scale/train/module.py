@@ -130,6 +130,8 @@ class PretrainingModule(pl.LightningModule):
         self.report = StepReport()
         self.tally = Tally()
         self.lease: Lease | None = None
+        # Until this returns, a checkpoint is being copied from what a step would change.
+        self.wait_to_change: Callable[[], None] = lambda: None
 
     def configure_model(self) -> None:
         """Build the system; under ZeRO-3 each part is partitioned as it is built."""
@@ -166,6 +168,8 @@ class PretrainingModule(pl.LightningModule):
         self.report = StepReport()  # the last step's features go before this step's come
         self.sharded.forget_gradients()
         self.buffers_before.keep()
+        if any(teacher.moves_before_step for teacher in self.system.teachers.values()):
+            self.wait_to_change()
         for teacher in self.system.teachers.values():
             teacher.before_step(self.system, self.sharded.master, self.progress.fraction)
         self.optim.apply(self.sharded.inner, self.progress.fraction, self.progress.done)

@@ -139,6 +139,7 @@ class Ops:
             self.loss = float(dist.reduce(self.value)) / dist.world_size()
             gate.is_shut = guard.is_spike(self.present(), self.loss)
         kept = self.module.absentees.keep(self.present())
+        self.module.wait_to_change()
         self.module.engine.step()
         self.gradient_norm = self.module.sharded.gradient_norm()
         self.module.absentees.put_back(kept)

@@ -1,5 +1,6 @@
 """A run that stopped and went on is the run that never stopped."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,41 @@ def test_a_save_that_fails_is_told_and_training_goes_on(recipe: Path, tmp_path: 
     assert found == ["step-000000004", "step-000000005"]
     with pytest.raises(CheckpointError, match="after step 4, the last, could not be written"):
         fit_ranks(recipe, tmp_path / "last", 2, *often, max_steps=4, change=no_room_after_4)
+
+
+def copy_slowly() -> None:
+    """So slowly that the next steps would be over before the copy begins."""
+    from ssl_scale.train.checkpoint.host_copies import HostCopies
+
+    take = HostCopies.take
+
+    def slow(self: HostCopies, pieces: Any) -> Any:
+        time.sleep(0.5)
+        return take(self, pieces)
+
+    HostCopies.take = slow  # type: ignore[method-assign]
+
+
+def copy_slowly_and_wait_for_nothing() -> None:
+    from ssl_scale.train.checkpoint.writer import Writer
+
+    copy_slowly()
+    Writer.wait_copied = lambda self: None  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_what_is_saved_does_not_change_while_it_is_copied(
+    stage: int, recipe: Path, tmp_path: Path
+) -> None:
+    settings = (*STEPS, "train.save_every=2", f"train.zero={stage}")
+    found = {}
+    for name, change in (
+        ("prompt", None),
+        ("slow", copy_slowly),
+        ("torn", copy_slowly_and_wait_for_nothing),
+    ):
+        fit_ranks(recipe, tmp_path / name, 2, *settings, max_steps=3, change=change)
+        found[name] = saved(tmp_path / name, step=2)
+    assert_identical(found["prompt"], found["slow"])
+    with pytest.raises(AssertionError, match="assert not"):
+        assert_identical(found["prompt"], found["torn"])

@@ -174,9 +174,15 @@ def newest(run_folder: Path) -> Path:
     return max((run_folder / "checkpoints").glob("step-?????????"))
 
 
-def saved(run_folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a run's last checkpoint, by kind and name, and the optimizer's counters."""
-    reader = Reader(newest(run_folder))
+def saved(run_folder: Path, step: int | None = None) -> dict[str, Tensor]:
+    """Every tensor of a run's checkpoint, by kind and name, and the optimizer's counters.
+
+    Args:
+        run_folder: of the run.
+        step: of the checkpoint; the last one unless told.
+    """
+    folder = run_folder / "checkpoints" / f"step-{step:09d}" if step else newest(run_folder)
+    reader = Reader(folder)
     found = {
         f"{kind}/{name}": reader.read_whole(f"{kind}/{name}")
         for kind in KINDS

@@ -90,6 +90,7 @@ class Checkpointing(pl.Callback):
 
     Attributes:
         failure: why the last save came to nothing, if it did.
+        blocked_s: how long training has waited for saves.
     """
 
     def __init__(
@@ -115,11 +116,12 @@ class Checkpointing(pl.Callback):
         self.best = best
         self.failure: str | None = None
         self.saved_at = -1
-        self.seconds = 0.0
+        self.blocked_s = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the checkpoint's values, once the engine has made its buffers."""
         assert isinstance(pl_module, PretrainingModule)
+        pl_module.wait_to_change = self._wait_copied
         if self.source is not None:
             self._take_over(pl_module, self.source)
             self.source = None
@@ -206,7 +208,12 @@ class Checkpointing(pl.Callback):
         state = self.state() | {"best": self.best.state_dict()}
         self.writer.save(module.progress.done, contents, state)
         module.guard.may_go_back = True
-        self.seconds = time.monotonic() - began
+        self.blocked_s += time.monotonic() - began
+
+    def _wait_copied(self) -> None:
+        began = time.monotonic()
+        self.writer.wait_copied()
+        self.blocked_s += time.monotonic() - began
 
     def _pin(self) -> None:
         self.writer.pinned = () if self.best.step is None else (self.best.step,)

@@ -29,7 +29,7 @@ class Piece:
     """A flat run of one tensor's elements.
 
     Args:
-        values: the elements, in host memory.
+        values: the elements, flat.
         start: the first one's place in the flattened tensor.
         shape: the whole tensor's shape.
     """
@@ -50,7 +50,9 @@ class Contents:
 def capture(
     sharded: ShardedState, fp32_shards: dict[str, Tensor], observed: Mapping[str, Tensor]
 ) -> Contents:
-    """Copy this rank's slices to host memory.
+    """This rank's slices, mostly as they live: copy them before the next optimizer step.
+
+    What forward passes change too, buffers and observers' state, is copied here.
 
     Args:
         sharded: the engine's trained parameters.
@@ -64,9 +66,9 @@ def capture(
             continue
         shape = full_shape(fragment.parameter)
         start = fragment.place.start
-        contents.pieces[f"master/{name}"] = Piece(_host(fragment.master()), start, shape)
+        contents.pieces[f"master/{name}"] = Piece(fragment.master(), start, shape)
         for key, value in sharded.moments(fragment).items():
-            contents.pieces[f"moment.{key}/{name}"] = Piece(_host(value), start, shape)
+            contents.pieces[f"moment.{key}/{name}"] = Piece(value, start, shape)
         if (counter := sharded.counter(fragment)) is not None:
             contents.counters[name] = counter
     for name, parameter in _untrained(sharded):
@@ -75,7 +77,7 @@ def capture(
         place = local_slice(parameter, dist.rank())
         values = fp32_shards.get(name, local_values(parameter)).view(-1)[: place.numel]
         if place.numel:
-            piece = Piece(_host(values), place.start, full_shape(parameter))
+            piece = Piece(values, place.start, full_shape(parameter))
             contents.pieces[f"value/{name}"] = piece
     if dist.rank() == 0:
         contents.pieces.update(_whole("buffer", dict(sharded.module.named_buffers())))
@@ -85,7 +87,7 @@ def capture(
 
 def _whole(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
     return {
-        f"{kind}/{name}": Piece(_host(tensor.reshape(-1)), 0, tuple(tensor.shape))
+        f"{kind}/{name}": Piece(tensor.detach().reshape(-1).clone(), 0, tuple(tensor.shape))
         for name, tensor in tensors.items()
     }
 
@@ -136,7 +138,3 @@ def _untrained(sharded: ShardedState) -> Iterator[tuple[str, nn.Parameter]]:
     for name, parameter in sharded.module.named_parameters():
         if name not in sharded.fragments:
             yield name, parameter
-
-
-def _host(values: Tensor) -> Tensor:
-    return values.detach().to("cpu", copy=True).contiguous()

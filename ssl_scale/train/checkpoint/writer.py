@@ -1,4 +1,7 @@
-"""Writing: every rank its own part, in the background; rank 0 commits when all parts are there.
+"""Saving: every rank its own part, in the background; rank 0 commits when all parts are there.
+
+Nothing that is saved changes before the next optimizer step, so also the copy to host memory is
+made in the background, while the next forward and backward passes run; only the step waits for it.
 
 No collective runs in the background: it would mix with those of the main thread. Rank 0's writer
 waits for the other parts by looking at the folder.
@@ -11,6 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from torch import Tensor
 from ssl_scale.checkpoint import layout
 from ssl_scale.errors import CheckpointError
 from ssl_scale.train.checkpoint.contents import Contents
+from ssl_scale.train.checkpoint.host_copies import HostCopies
 
 
 class Writer:
@@ -58,18 +63,26 @@ class Writer:
         self.pinned: tuple[int, ...] = ()
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._host = HostCopies()
+        self._copied = threading.Event()
+        self._copied.set()
 
     def save(self, step: int, part: Contents, state: dict[str, Any]) -> None:
         """Begin to save; an earlier save is finished first.
 
         Args:
             step: optimizer steps done.
-            part: this rank's slices, already copied to host memory.
+            part: this rank's slices; they must not change until `wait_copied` has returned.
             state: counters and descriptions; rank 0's is kept.
         """
         self.join()
+        self._copied.clear()
         self._thread = threading.Thread(target=self._write_guarded, args=(step, part, state))
         self._thread.start()
+
+    def wait_copied(self) -> None:
+        """Wait until what is being saved may change."""
+        self._copied.wait()
 
     def join(self) -> str | None:
         """Wait for the save under way; the reason, if it failed (the run goes on)."""
@@ -81,7 +94,11 @@ class Writer:
 
     def _write_guarded(self, step: int, part: Contents, state: dict[str, Any]) -> None:
         try:
-            self._write(step, part, state)
+            try:
+                pieces = self._host.take(part.pieces)
+            finally:
+                self._copied.set()
+            self._write(step, replace(part, pieces=pieces), state)
         except Exception as failure:
             self._failure = failure
             if self.rank == 0:  # a draft left on a full disk would keep it full
@@ -180,6 +197,6 @@ def commit(
     layout.write_durably(folder / layout.COMMIT, layout.seal(content))
     layout.sync_folder(folder)
     if final.exists():  # the same step, saved again after a resume
-        final.rename(final.parent / f".trash-{final.name}-{time.time_ns()}")
+        layout.put_in_trash(final)
     folder.rename(final)
     layout.sync_folder(final.parent)
