@@ -2,16 +2,16 @@
 
 ``step-000012000/`` holds, for each rank, ``part-00000.safetensors`` and ``part-00000.json`` (what
 is in it, its size and checksum), and ``COMMIT``, written last, sealed with its own checksum. It is
-made under another name
-(``.tmp-<attempt>``) and renamed, so a folder without a valid ``COMMIT`` is never a checkpoint: it
-is reported and passed over.
+made under another name (``step-000012000.tmp-<attempt>``) and renamed, so a folder without a valid
+``COMMIT`` is never a checkpoint: it is reported and passed over.
 """
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ def part_name(rank: int) -> str:
     return f"part-{rank:05d}"
 
 
-def checksum(path: Path) -> str:
-    """XXH3-128 of a file's bytes."""
+def checksum(path: Path, told: Callable[[int], None] | None = None) -> str:
+    """XXH3-128 of a file's bytes; `told` hears of every block how many bytes it has."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
+            if told is not None:
+                told(len(block))
     return digest.hexdigest()
 
 
@@ -82,6 +84,10 @@ def read_commit(folder: Path) -> dict[str, Any]:
         if commit.pop("xxh3") != _digest(commit):
             raise CheckpointError(f"{folder / COMMIT}: must be as it was written, but is not")
         for name, sizes in commit["files"].items():
+            if Path(name).name != name:
+                raise CheckpointError(
+                    f"{folder / COMMIT}: must name files beside it, but names {name!r}"
+                )
             size = (folder / name).stat().st_size
             if size != sizes["bytes"]:
                 raise CheckpointError(
@@ -128,6 +134,22 @@ def broken(checkpoints: Path) -> list[str]:
     return reasons
 
 
+def leftovers(checkpoints: Path) -> list[Path]:
+    """What attempts left that died while they saved or deleted, or what one is writing just now."""
+    found = {
+        path
+        for pattern in (".trash-*", ".tmp-*", "step-*.tmp-*")
+        for path in checkpoints.glob(pattern)
+    }
+    return sorted(found)
+
+
+def put_in_trash(folder: Path) -> Path:
+    """Take a checkpoint's name away, so that a kill while it is deleted leaves no half of one."""
+    trash = folder.with_name(f".trash-{folder.name}-{time.time_ns()}")
+    return folder.rename(trash)
+
+
 def retain(
     checkpoints: Path, keep_last: int, keep_every: int = 0, keep: tuple[int, ...] = ()
 ) -> None:
@@ -145,6 +167,6 @@ def retain(
         step = commit["step"]
         periodic = keep_every > 0 and step % keep_every == 0
         if number >= max(keep_last, 1) and not periodic and step not in keep:
-            folder.rename(checkpoints / f".trash-{folder.name}")
+            put_in_trash(folder)
     for leftover in checkpoints.glob(".trash-*"):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -1,12 +1,13 @@
 """Reading any slice of any tensor of a checkpoint, whatever world size wrote it."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ssl_scale.checkpoint import layout
@@ -33,16 +34,29 @@ class Reader:
         self._counters: dict[str, float] = {}
         self._kinds: dict[str, list[str]] = {}
         for rank in range(self.commit["world_size"]):
-            page = json.loads(self._verified(f"{layout.part_name(rank)}.json").read_bytes())
-            self._counters.update(page["counters"])
-            for key, place in page["tensors"].items():
-                self._pieces.setdefault(key, []).append((place["start"], page["file"]))
-                self._shapes[key] = tuple(place["shape"])
+            self._read_page(f"{layout.part_name(rank)}.json")
         for key in self._pieces:
             kind, name = key.split("/", 1)
             self._kinds.setdefault(name, []).append(kind)
         for pieces in self._pieces.values():
             pieces.sort()
+
+    def _read_page(self, name: str) -> None:
+        try:
+            page = json.loads(self._verified(name).read_bytes())
+            self._counters.update(page["counters"])
+            for key, place in page["tensors"].items():
+                self._pieces.setdefault(key, []).append((place["start"], page["file"]))
+                self._shapes[key] = tuple(place["shape"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{self.folder / name}: must describe a part, but does not ({error!r})"
+            ) from error
+
+    @property
+    def keys(self) -> list[str]:
+        """``kind/name`` of every tensor."""
+        return sorted(self._pieces)
 
     def names(self, kind: str) -> Iterator[str]:
         """Names of the tensors of a kind."""
@@ -78,11 +92,10 @@ class Reader:
         for begin, file in self._pieces[key]:
             if at >= end:
                 break
-            stored = self._open(file).get_slice(key)
-            length = stored.get_shape()[0]
+            length = self._length(file, key)
             if begin <= at < begin + length:
                 stop = min(end, begin + length)
-                found.append(stored[at - begin : stop - begin])
+                found.append(self._open(file).get_slice(key)[at - begin : stop - begin])
                 at = stop
         if at < end:
             raise CheckpointError(f"{self.folder}: elements {at}..{end} of {key!r} are missing")
@@ -91,10 +104,33 @@ class Reader:
     def read_whole(self, key: str) -> Tensor:
         """The whole tensor, in its shape."""
         shape = self.shape(key)
-        numel = 1
-        for size in shape:
-            numel *= size
-        return self.read(key, 0, numel).view(shape)
+        return self.read(key, 0, math.prod(shape)).view(shape)
+
+    def check_tiles(self) -> None:
+        """Check that the pieces of every tensor meet without gap or overlap.
+
+        Raises:
+            CheckpointError: those of some tensor do not.
+        """
+        for key, pieces in self._pieces.items():
+            at = 0
+            lengths = [(begin, self._length(file, key)) for begin, file in pieces]
+            for begin, length in (*lengths, (math.prod(self._shapes[key]), 0)):
+                if begin != at:
+                    what = "missing" if begin > at else "there twice"
+                    raise CheckpointError(
+                        f"{self.folder}: every element of {key!r} must be there once, but "
+                        f"{min(at, begin)}..{max(at, begin)} are {what}"
+                    )
+                at = begin + length
+
+    def _length(self, file: str, key: str) -> int:
+        try:
+            return int(self._open(file).get_slice(key).get_shape()[0])
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{self.folder / file}: must hold {key!r}, but does not ({error})"
+            ) from error
 
     def verify(self) -> None:
         """Check the bytes of every file.
@@ -107,11 +143,17 @@ class Reader:
 
     def _open(self, file: str) -> Any:
         if file not in self._files:
-            self._files[file] = safe_open(self._verified(file), framework="pt")
+            path = self._verified(file)
+            try:
+                self._files[file] = safe_open(path, framework="pt")
+            except SafetensorError as error:
+                raise CheckpointError(f"{path}: must hold safetensors, but: {error}") from error
         return self._files[file]
 
     def _verified(self, name: str) -> Path:
         path = self.folder / name
+        if name not in self.commit["files"]:
+            raise CheckpointError(f"{path}: must be named in {layout.COMMIT}, but is not")
         found = layout.checksum(path)
         if found != self.commit["files"][name]["xxh3"]:
             raise CheckpointError(f"{path}: the bytes on disk are not those that were written")

@@ -112,7 +112,7 @@ class HFEncoder(Encoder):
             raise ValueError("frozen must be false where there are adapters, but is true")
         self.frozen, self.pool = frozen, pool
         self.vocab_size, self.mask_token = vocab_size, mask_token
-        settings = _read_config(folder, config)
+        settings = read_config(folder, config)
         self.model = build_whole(lambda: _make(folder, settings, adapters, pool))
         if frozen:
             self.model.requires_grad_(False)
@@ -279,7 +279,12 @@ class HFEncoder(Encoder):
         return tokens[torch.arange(len(last), device=last.device), last]
 
 
-def _read_config(folder: str | None, config: Mapping[str, Any] | None) -> PretrainedConfig:
+def read_config(folder: str | None, config: Mapping[str, Any] | None) -> PretrainedConfig:
+    """The configuration that an `HFEncoder` is given, or that of its folder.
+
+    Raises:
+        ValueError: the folder has none, or it names no model type.
+    """
     if folder is not None:
         if not (Path(folder) / "config.json").is_file():
             raise ValueError(

@@ -227,7 +227,7 @@ def match(encoder: torch.nn.Module, config: Mapping[str, Any], names: Sequence[s
     origins: dict[str, Origin] = {}
     missing = []
     for ours, _ in encoder.named_parameters():
-        origin = _origin(family, ours, lambda name: prefix + name in available)
+        origin = origin_of(family, ours, lambda name: prefix + name in available)
         wanted = tuple(prefix + name for name in origin.names) if origin else ()
         if origin is None or not available.issuperset(wanted):
             missing.append(ours)
@@ -266,7 +266,14 @@ def _prefix(family: Family, names: Sequence[str]) -> str:
     return inside[0] if inside else ""
 
 
-def _origin(family: Family, ours: str, has: Callable[[str], bool]) -> Origin | None:
+def origin_of(family: Family, ours: str, has: Callable[[str], bool]) -> Origin | None:
+    """What a parameter of ours is made of, without the prefix of a larger model; None for nothing.
+
+    Args:
+        family: the kind of released models.
+        ours: the parameter.
+        has: whether the released model has a tensor of a name.
+    """
     if ours in family.outside:
         return family.outside[ours]
     if not ours.startswith("trunk.blocks."):

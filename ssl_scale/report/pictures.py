@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ssl_scale.checkpoint import layout
+from ssl_scale.checkpoint.finding import find_checkpoint
 from ssl_scale.data.image_field import ImageField
 from ssl_scale.data.source import Source
 from ssl_scale.data.text_field import TextField
@@ -24,7 +25,7 @@ from ssl_scale.report.gallery import (
     to_plane,
 )
 from ssl_scale.system.build import build_fields
-from ssl_scale.train.trained import Trained, find_checkpoint, read_trained
+from ssl_scale.train.trained import Trained, read_trained
 from ssl_scale.types import Batch, Step
 
 NUM_QUERIES, NUM_NEIGHBOURS, NUM_RECONSTRUCTIONS, NUM_POINTS, NUM_POOL = 8, 6, 9, 500, 20_000

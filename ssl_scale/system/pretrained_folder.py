@@ -7,7 +7,6 @@ lie the weights as safetensors and the tokenizer.
 
 import inspect
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ssl_scale.errors import SslScaleError
+from ssl_scale.checkpoint.whole_folder import CONFIG_NAME as CONFIG_NAME
+from ssl_scale.checkpoint.whole_folder import whole_folder
 from ssl_scale.part import Spec, annotations_of, is_given
 
 FORMAT = "ssl-scale-pretrained"
 VERSION = 1
-CONFIG_NAME = "config.json"
 TOKENIZER_NAME = "tokenizer.json"
 
 
@@ -45,12 +44,7 @@ def write_pretrained(
         SslScaleError: something is there that must not be replaced.
     """
     folder = Path(folder)
-    _check_free(folder, force)
-    draft = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
+    with whole_folder(folder, FORMAT, "export", force) as draft:
         for name, tensors in weights.items():
             whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
             save_file(whole, draft / name, metadata={"format": "pt"})
@@ -59,13 +53,6 @@ def write_pretrained(
         about = {"format": FORMAT, "version": VERSION, **config}
         text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
         (draft / CONFIG_NAME).write_text(text, encoding="utf-8")
-        mode = (draft / CONFIG_NAME).stat().st_mode
-        for path in draft.iterdir():
-            path.chmod(mode)  # safetensors makes its files readable to nobody else
-            _sync(path)
-        _put(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 
@@ -100,37 +87,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _check_free(folder: Path, force: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    is_export = (folder / CONFIG_NAME).is_file() and FORMAT in (folder / CONFIG_NAME).read_text(
-        errors="replace"
-    )
-    if not is_export:
-        raise SslScaleError(
-            f"{folder} must be a new folder, but holds something that is no export; name another"
-        )
-    if not force:
-        raise SslScaleError(
-            f"{folder} must be a new folder, but holds an export; name another, or pass --force to "
-            "replace it"
-        )
-
-
-def _put(draft: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    if folder.exists():
-        folder.rename(old)
-    draft.rename(folder)
-    _sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_scale.checkpoint import layout
+from ssl_scale.checkpoint.finding import find_checkpoint
 from ssl_scale.checkpoint.reader import read_weights
 from ssl_scale.errors import CheckpointError
 from ssl_scale.recipe.reading import read_recipe
@@ -66,26 +67,6 @@ def build_untrained(recipe: Recipe, initial: bool = True) -> System:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
         return build_system(recipe, initial=initial).eval()
-
-
-def find_checkpoint(run_folder: Path, step: int | None = None) -> Path:
-    """A run's newest valid checkpoint, or that of a step."""
-    checkpoints = Path(run_folder) / "checkpoints"
-    found = {state["step"]: folder for folder, state in layout.valid(checkpoints)}
-    if not found:
-        reasons = "; ".join(layout.broken(checkpoints)) or f"{checkpoints} has none"
-        raise CheckpointError(
-            f"{run_folder} must have a checkpoint, but has not: {reasons}; train with `ssl-scale "
-            f"fit {run_folder}`"
-        )
-    if step is None:
-        return found[max(found)]
-    if step not in found:
-        raise CheckpointError(
-            f"step must be that of a checkpoint in {checkpoints}, one of {sorted(found)}, "
-            f"but is {step}"
-        )
-    return found[step]
 
 
 def put_teacher_first(
