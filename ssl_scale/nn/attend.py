@@ -87,6 +87,10 @@ def _dense(
     causal: bool,
     inside: Bool[Tensor, "sequences length"] | None,
 ) -> Float[Tensor, "sequences heads length head_width"]:
+    if query.is_meta:  # shapes alone (`ssl-scale plan`): as a GPU's kernel, which keeps no scores
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention
+        shaped: Tensor = kernel(query, key, value, 0.0, causal)[0]
+        return shaped
     length = query.shape[2]
     if query.device.type == "cpu" and length <= _SHORT and query.dtype.itemsize >= 4:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)

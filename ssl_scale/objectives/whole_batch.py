@@ -24,7 +24,8 @@ def require_two(count: Float[Tensor, ""], view: str, training: bool) -> None:
     Raises:
         ValueError: there is one sample in the batch of all ranks.
     """
-    if training and int(count) == 1:
+    # Of shapes alone (`ssl-scale plan`) there is no number to look at.
+    if training and not count.is_meta and int(count) == 1:
         raise ValueError(
             f"view {view!r} must show at least 2 samples of the global batch, but shows 1: a "
             "loss over covariances has no value there; raise data.global_batch"
