@@ -222,16 +222,21 @@ def prune(arguments: argparse.Namespace) -> int:
     """Delete old checkpoints.
 
     Says of each whether it goes or stays, and why. The newest whose bytes verify stays in any case,
-    and so does the best. What is not whole stays too.
+    and so does the best. What is not whole stays too. While the run trains, nothing is deleted.
     """
     from ssl_scale.checkpoint.finding import checkpoints_of
     from ssl_scale.checkpoint.pruning import carry_out, decide
     from ssl_scale.cli.checkpoint_tables import draw_decisions
+    from ssl_scale.train.lease.hold import hold
 
     checkpoints = checkpoints_of(arguments.path)
-    decisions = decide(checkpoints, arguments.keep_last, arguments.keep_every, arguments.leftovers)
-    sys.stdout.write(draw_decisions(decisions, arguments.dry_run))
-    if not arguments.dry_run:
+    wanted = (arguments.keep_last, arguments.keep_every, arguments.leftovers)
+    if arguments.dry_run:
+        sys.stdout.write(draw_decisions(decide(checkpoints, *wanted), dry_run=True))
+        return 0
+    with hold(checkpoints.absolute().parent, lambda text: print(text, file=sys.stderr)):
+        decisions = decide(checkpoints, *wanted)
+        sys.stdout.write(draw_decisions(decisions, dry_run=False))
         carry_out(decisions)
     return 0
 

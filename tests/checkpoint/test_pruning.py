@@ -6,6 +6,9 @@ import pytest
 
 from ssl_scale.checkpoint import layout
 from ssl_scale.cli.main import main
+from ssl_scale.train.lease.holder import Holder
+from ssl_scale.train.lease.lease import Lease
+from ssl_scale.train.lease.taking import take
 from tests.checkpoint.writing import flip, save
 
 Capture = pytest.CaptureFixture[str]
@@ -76,6 +79,22 @@ def test_a_kill_while_deleting_leaves_no_half_of_a_checkpoint(
     monkeypatch.setattr("shutil.rmtree", die)
     assert prune(tmp_path, "--keep-last", 1) == 130
     assert steps_of(checkpoints) == [6] and len(layout.leftovers(checkpoints)) == 1
+
+
+def test_nothing_is_deleted_while_the_run_trains(tmp_path: Path, capsys: Capture) -> None:
+    checkpoints = save(tmp_path, 5, 6, best={})
+    path, holder = tmp_path / "RUNNING", Holder.here(0.1)
+    take(path, holder, 40, print)
+    lease = Lease(path, holder)
+    try:
+        assert prune(tmp_path, "--keep-last", 1) == 2
+        assert "wait until that run has ended" in capsys.readouterr().err
+        assert steps_of(checkpoints) == [5, 6]
+        assert prune(tmp_path, "--keep-last", 1, "--dry-run") == 0
+    finally:
+        lease.release()
+    assert prune(tmp_path, "--keep-last", 1) == 0
+    assert steps_of(checkpoints) == [6] and not path.exists()
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many"])
