@@ -92,15 +92,29 @@ class LearnedPosition(nn.Module):
         return tokens + _ordered(self._at(grid), places).to(tokens.dtype)
 
     def _at(self, grid: tuple[int, ...]) -> Tensor:
-        if grid == self.grid:
-            return self.table
-        if len(grid) == 1:
-            if grid[0] > self.grid[0]:
-                raise ValueError(f"length must be at most {self.grid[0]} tokens, but is {grid[0]}")
-            return self.table[: grid[0]]
-        picture = self.table.float().T.reshape(1, -1, *self.grid)
-        resized = F.interpolate(picture, size=grid, mode="bicubic", align_corners=False)
-        return resized[0].flatten(1).T
+        return self.table if grid == self.grid else resized(self.table, self.grid, grid)
+
+
+def resized(
+    table: Float[Tensor, "places width"], old: tuple[int, ...], new: tuple[int, ...]
+) -> Float[Tensor, "other_places width"]:
+    """A table for another grid: bicubic in two dimensions, the start of it in one.
+
+    Args:
+        table: for each place of `old` a vector.
+        old: the grid that it was made for.
+        new: the grid that is wanted.
+
+    Raises:
+        ValueError: a sequence is longer than the table.
+    """
+    if len(new) == 1:
+        if new[0] > old[0]:
+            raise ValueError(f"length must be at most {old[0]} tokens, but is {new[0]}")
+        return table[: new[0]]
+    picture = table.float().T.reshape(1, -1, *old)
+    other = F.interpolate(picture, size=new, mode="bicubic", align_corners=False)
+    return other[0].flatten(1).T
 
 
 @dataclass(frozen=True, eq=False)

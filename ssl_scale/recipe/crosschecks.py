@@ -9,6 +9,7 @@ from ssl_scale.recipe.checking import Checker, Mention
 from ssl_scale.recipe.entry import Entry
 from ssl_scale.recipe.faults import hint, shown
 from ssl_scale.recipe.mixture_checks import check_mixture
+from ssl_scale.recipe.warm_start_checks import check_warm_starts
 
 
 class CrossChecks:
@@ -28,6 +29,7 @@ class CrossChecks:
         self._length()
         self._micro_batches()
         check_mixture(self.root, self.checker)
+        check_warm_starts(self.root, self.checker)
         self._teachers()
         self._masks()
         self._feeds()

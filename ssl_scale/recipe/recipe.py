@@ -43,6 +43,7 @@ from ssl_scale.recipe.loading import dump
 from ssl_scale.recipe.provenance import Provenance
 from ssl_scale.recipe.rooms import Room
 from ssl_scale.recipe.train_plan import TrainPlan
+from ssl_scale.recipe.warm_start import WarmStart
 from ssl_scale.teachers.teacher import Teacher
 
 
@@ -70,7 +71,7 @@ class EncoderSpec:
 
     Args:
         spec: the encoder.
-        init_from: weights that it starts from; fresh ones unless told.
+        init_from: released weights or an export that it starts from; fresh ones unless told.
     """
 
     spec: Spec[Encoder]
@@ -128,6 +129,7 @@ class Recipe:
         data: what is read.
         views: name -> how fields become what an encoder is given.
         encoders: name -> encoder.
+        init_from: parts that start from what other runs have learned.
         heads: name -> head that several objectives share.
         masks: name -> which tokens of a view are hidden.
         teachers: name -> where targets come from.
@@ -147,6 +149,7 @@ class Recipe:
     data: DataPlan
     views: Mapping[str, Spec[ViewMaker]] = field(default_factory=dict)
     encoders: Annotated[Mapping[str, EncoderSpec], MinLen(1)]
+    init_from: tuple[WarmStart, ...] = ()
     heads: Mapping[str, HeadSpec] = field(default_factory=dict)
     masks: Mapping[str, MaskSpec] = field(default_factory=dict)
     teachers: Mapping[str, Spec[Teacher]] = field(default_factory=dict)

@@ -15,8 +15,9 @@ from ssl_scale.objectives.objective import Objective
 from ssl_scale.part import Spec, annotations_of
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.frozen import adopt_frozen
-from ssl_scale.system.initial import fill_encoder
+from ssl_scale.system.initial import Report, fill_encoder
 from ssl_scale.system.system import NamedMask, System, Terms
+from ssl_scale.system.warm_start import start_parts
 from ssl_scale.teachers.frozen import FrozenTeacher
 from ssl_scale.teachers.teacher import Teacher
 
@@ -40,7 +41,7 @@ def build_system(
     Args:
         recipe: a checked recipe with its data bound (text fields need their tokenizer).
         dtype: of floating-point views.
-        initial: whether encoders take the weights that the recipe lets them start from; not needed
+        initial: whether parts take the weights that the recipe lets them start from; not needed
             where a checkpoint replaces them.
         sizes: run-time values that the fields decide; the fields are built to ask them unless told.
 
@@ -49,8 +50,7 @@ def build_system(
     """
     given = _vocabulary(recipe) if sizes is None else dict(sizes)
     encoders = {name: _build(entry.spec, **given) for name, entry in recipe.encoders.items()}
-    if initial:
-        _start_encoders(recipe, encoders)
+    started = _start_encoders(recipe, encoders) if initial else {}
     given["widths"] = {name: encoder.width for name, encoder in encoders.items()}
     build_head = {
         name: partial(_build, entry.spec, **given, width=given["widths"][entry.encoder])
@@ -102,16 +102,22 @@ def build_system(
         feeds=feeds,
         dtype=dtype,
     )
+    if initial:
+        started |= start_parts(system, recipe.init_from)
+    for part, report in started.items():
+        _log.info("%s starts from %s", part, report)
+        system.started[part] = report.to_dict()
     for teacher in teachers.values():
         teacher.copy_student(system)
     return system
 
 
-def _start_encoders(recipe: Recipe, encoders: Mapping[str, nn.Module]) -> None:
-    for name, entry in recipe.encoders.items():
-        if entry.init_from is not None:
-            report = fill_encoder(encoders[name], entry.init_from, name)
-            _log.info("encoders.%s starts from %s", name, report)
+def _start_encoders(recipe: Recipe, encoders: Mapping[str, nn.Module]) -> dict[str, Report]:
+    return {
+        f"encoders.{name}": fill_encoder(encoders[name], entry.init_from, name)
+        for name, entry in recipe.encoders.items()
+        if entry.init_from is not None
+    }
 
 
 def _build(spec: Spec[Any], **given: Any) -> Any:

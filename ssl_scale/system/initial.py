@@ -4,8 +4,9 @@ Values are written piece by piece, so that under ZeRO-3 no rank holds more than 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -28,18 +29,30 @@ class Report:
         matched: parameters of the encoder that got values.
         missing: those that kept their fresh values.
         left: tensors of the folder that nothing was made of.
+        reshaped: those of `matched` that were made from another shape, with both shapes.
+        step: of the checkpoint, where it is one.
+        teacher: whose copies they are, where they are a teacher's.
     """
 
     folder: Path
     matched: tuple[str, ...]
     missing: tuple[str, ...]
     left: tuple[str, ...]
+    reshaped: tuple[str, ...] = ()
+    step: int | None = None
+    teacher: str | None = None
 
     def __str__(self) -> str:
+        owner = f" (teacher {self.teacher})" if self.teacher else ""
+        reshaped = f"; reshaped: {_some(self.reshaped)}" if self.reshaped else ""
         return (
-            f"{len(self.matched)} parameters from {self.folder}; fresh: {_some(self.missing)}; "
-            f"left out: {_some(self.left)}"
+            f"{len(self.matched)} parameters from {self.folder}{owner}; fresh: "
+            f"{_some(self.missing)}; left out: {_some(self.left)}{reshaped}"
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, every name spelled out."""
+        return {**asdict(self), "folder": str(self.folder)}
 
 
 def fill_encoder(encoder: nn.Module, plan: InitFrom, name: str, where: str | None = None) -> Report:

@@ -7,6 +7,7 @@ engine wraps it, but `System.losses` trains under any loop.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,10 @@ class System(nn.Module):
         terms: objective -> weight and activity; the default is weight 1 throughout.
         feeds: source -> objectives that its batches feed; a source not named feeds all.
         dtype: of floating-point views: what the encoders compute in.
+
+    Attributes:
+        started: part -> what its first values were read from, as plain data; fresh ones are not in
+            it.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class System(nn.Module):
         self.terms = {name: (terms or {}).get(name, Terms()) for name in objectives}
         self.feeds = dict(feeds or {})
         self.dtype = dtype
+        self.started: dict[str, dict[str, Any]] = {}
         self._kept: dict[str, tuple[str, ...]] = {}
         for objective in objectives.values():
             for encoder, names in objective.reads.items():

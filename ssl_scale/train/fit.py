@@ -25,6 +25,7 @@ from ssl_scale.train.callbacks.checkpointing import Checkpointing, StateSource, 
 from ssl_scale.train.callbacks.guarding import Guarding
 from ssl_scale.train.callbacks.observing import Observing, build_observers
 from ssl_scale.train.callbacks.reporting import Reporting
+from ssl_scale.train.callbacks.starting import Starting
 from ssl_scale.train.callbacks.validation import Validation
 from ssl_scale.train.callbacks.weight_learning import WeightLearning
 from ssl_scale.train.checkpoint.writer import Writer
@@ -156,6 +157,7 @@ def train(
     trainer.callbacks.extend(  # type: ignore[attr-defined]
         [
             Guarding(run_folder, attempt),
+            Starting(run_folder),
             *learning,
             validation,
             observing,
