@@ -65,8 +65,10 @@ def world_size() -> int:
     return torch_dist.get_world_size() if is_distributed() else 1
 
 
-def _device() -> torch.device:
-    """Where the backend wants small tensors of our own."""
+def device() -> torch.device:
+    """Where the backend wants tensors."""
+    if not is_distributed():
+        return torch.device("cpu")
     return torch.device("cuda" if torch_dist.get_backend() == "nccl" else "cpu")
 
 
@@ -238,7 +240,7 @@ def any_rank(flag: bool) -> bool:
     """Whether the flag is set on any rank."""
     if world_size() == 1:
         return flag
-    return bool(reduce_max(torch.tensor([int(flag)], device=_device())).item())
+    return bool(reduce_max(torch.tensor([int(flag)], device=device())).item())
 
 
 def barrier() -> None:

@@ -61,9 +61,14 @@ def local_slice(parameter: nn.Parameter, rank: int) -> Slice:
 def refresh_persistent(parameters: Iterable[nn.Parameter]) -> None:
     """Make writes to the pieces of persistent parameters visible to forward passes.
 
-    A collective: every rank calls it for the same parameters.
+    So are those to others, unless a node keeps copies of its own for the backward pass (hpZ): they
+    are forgotten here. A collective: every rank calls it for the same parameters.
     """
-    whole = [p for p in parameters if is_partitioned(p) and getattr(p, "ds_persist", False)]
+    partitioned = [p for p in parameters if is_partitioned(p)]
+    for parameter in partitioned:
+        if getattr(parameter, "ds_secondary_tensor", None) is not None:
+            parameter.ds_secondary_tensor = None  # type: ignore[attr-defined]
+    whole = [p for p in partitioned if getattr(p, "ds_persist", False)]
     if whole:
         whole[0].partition(param_list=whole, has_been_updated=False)  # type: ignore[attr-defined]
         whole[0].all_gather(whole)  # type: ignore[attr-defined]

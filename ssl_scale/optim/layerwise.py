@@ -89,7 +89,7 @@ class Layerwise(TorchOptimizer):
         if here:
             squares[:, here] = torch.stack([_squared_norms(each) for each in pieces])
         if parameter in self._runs:
-            squares = dist.reduce(squares)
+            squares = dist.reduce(squares.to(dist.device())).to(squares.device)
         weight, update = squares.sqrt()
         # A layer of zeros would never move, and an update of zeros has no length to set.
         known = (weight > 0) & (update > 0)

@@ -10,6 +10,7 @@ from ssl_scale.recipe.entry import Entry
 from ssl_scale.recipe.faults import hint, shown
 from ssl_scale.recipe.mixture_checks import check_mixture
 from ssl_scale.recipe.warm_start_checks import check_warm_starts
+from ssl_scale.recipe.zero_checks import check_zero
 
 
 class CrossChecks:
@@ -30,6 +31,7 @@ class CrossChecks:
         self._micro_batches()
         check_mixture(self.root, self.checker)
         check_warm_starts(self.root, self.checker)
+        check_zero(self.root, self.checker)
         self._teachers()
         self._masks()
         self._feeds()

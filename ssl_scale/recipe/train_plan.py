@@ -5,6 +5,7 @@ from typing import Literal
 
 from ssl_scale.part import Count, Positive, Whole
 from ssl_scale.recipe.guard_plan import GuardPlan
+from ssl_scale.recipe.zero_options import ZeroOptions
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class TrainPlan:
         precision: of forward and backward; optimizer states are fp32 throughout.
         zero: DeepSpeed ZeRO stage: what the ranks share out among them. 0 nothing, 1 optimizer
             states, 2 gradients too, 3 parameters too.
+        zero_options: where shares lie and how they travel.
         accumulate: micro-batches that a rank's share of a step is cut into.
         seed: of everything that is drawn: order, mixture, views, masks, initial weights.
         save_every: steps between checkpoints; one more is made at the end.
@@ -38,6 +40,7 @@ class TrainPlan:
     epochs: Positive | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     zero: Literal[0, 1, 2, 3] = 2
+    zero_options: ZeroOptions = field(default_factory=ZeroOptions)
     accumulate: Count = 1
     seed: Whole = 0
     save_every: Count = 1000

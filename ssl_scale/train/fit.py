@@ -17,7 +17,7 @@ import torch
 from ssl_scale import dist
 from ssl_scale.checkpoint import layout
 from ssl_scale.checkpoint.reader import Reader
-from ssl_scale.errors import CheckpointError, RecipeError, SslScaleError
+from ssl_scale.errors import CheckpointError, SslScaleError
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.train import feed
 from ssl_scale.train.best import Best
@@ -30,6 +30,7 @@ from ssl_scale.train.callbacks.validation import Validation
 from ssl_scale.train.callbacks.weight_learning import WeightLearning
 from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.cluster import LaunchEnvironment
+from ssl_scale.train.combinations import check_combinations
 from ssl_scale.train.environment import next_attempt, record_environment, write_atomically
 from ssl_scale.train.host_memory import keep_freed_memory
 from ssl_scale.train.lease.hold import hold
@@ -62,14 +63,13 @@ def fit(
     if not torch.cuda.is_available():
         keep_freed_memory()
     place = LaunchEnvironment()
-    check_sizes(recipe, place.world_size())
+    check_combinations(recipe, place.world_size(), place.local_world_size)
     opened = feed.open_sources(recipe)
     total = feed.total_steps(recipe, opened)
     last = min(total, max_steps) if max_steps else total
     strategy = ZeroStrategy(
         zero_config(
-            recipe.train.zero,
-            recipe.train.precision,
+            recipe.train,
             recipe.data.global_batch // place.world_size() // recipe.train.accumulate,
             recipe.optim.build(global_batch=recipe.data.global_batch).clip,
             place.world_size(),
@@ -181,25 +181,6 @@ def train(
         sys.exit(STOPPED)
     if module.progress.done >= total and trainer.is_global_zero:
         write_atomically(run_folder / "COMPLETED", f"{module.progress.done}\n")
-
-
-def check_sizes(recipe: Recipe, world_size: int) -> None:
-    """Refuse what cannot be cut evenly, or what DeepSpeed cannot do.
-
-    Raises:
-        RecipeError: says which setting must change.
-    """
-    parts = world_size * recipe.train.accumulate
-    if recipe.data.global_batch % parts:
-        raise RecipeError(
-            f"data.global_batch must be divisible by processes x train.accumulate = "
-            f"{world_size} x {recipe.train.accumulate}, but is {recipe.data.global_batch}"
-        )
-    if recipe.train.zero == 0 and recipe.train.precision != "fp32":
-        raise RecipeError(
-            f"train.zero must be 1, 2 or 3 with train.precision {recipe.train.precision}, whose "
-            "fp32 masters DeepSpeed keeps in these stages only, but is 0"
-        )
 
 
 def make_trainer(strategy: ZeroStrategy, place: LaunchEnvironment, run_folder: Path) -> pl.Trainer:

@@ -62,6 +62,10 @@ class ShardedState:
         self.stage = int(engine.zero_optimization_stage())
         names = {id(p): name for name, p in module.named_parameters()}
         self.fragments = {names[id(fragment.parameter)]: fragment for fragment in self._find(names)}
+        self.is_offloaded = bool(
+            getattr(self.zero, "cpu_offload", False)
+            or getattr(self.zero, "offload_optimizer", False)
+        )
         self._whole_norm: Tensor | None = None
         if self.stage == 0:
             self._measure_reduced_gradients()
@@ -104,6 +108,10 @@ class ShardedState:
         buffer = getattr(self.zero, "grad_partitions_flat_buffer", None)
         if buffer is not None:
             buffer.zero_()
+        if self.is_offloaded:  # their gradients lie on the host, and stay there
+            for flat in {id(each.flat): each.flat for each in self.fragments.values()}.values():
+                if flat.grad is not None:
+                    flat.grad.zero_()
 
     def gradient_norm(self) -> float:
         """Norm of the gradient of the step just taken, over all ranks, before clipping."""

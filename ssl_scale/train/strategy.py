@@ -19,6 +19,8 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import nn
 from torch.optim import Optimizer
 
+from ssl_scale.recipe.train_plan import TrainPlan
+from ssl_scale.recipe.zero_options import ZeroOptions
 from ssl_scale.train.cluster import LaunchEnvironment
 
 # On CPU, DeepSpeed compiles a shared-memory all-reduce that only its inference engine calls: a
@@ -27,13 +29,12 @@ compatible_ops["deepspeed_shm_comm"] = False
 
 
 def zero_config(
-    stage: int, precision: str, per_device_batch: int, clip: float, world_size: int
+    plan: TrainPlan, per_device_batch: int, clip: float, world_size: int
 ) -> dict[str, Any]:
     """DeepSpeed's configuration; everything that it would otherwise guess is written out.
 
     Args:
-        stage: ZeRO stage, 0 to 3.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
+        plan: stage, its options and the precision.
         per_device_batch: samples a micro-batch on one rank.
         clip: largest gradient norm; 0 means no clipping.
         world_size: data ranks.
@@ -45,17 +46,35 @@ def zero_config(
         # The step program owns the boundary: several backward passes, one optimizer step.
         "managed_gradient_accumulation": False,
         "gradient_clipping": clip,
-        "bf16": {"enabled": precision == "bf16"},
-        "fp16": {"enabled": precision == "fp16"},
+        "bf16": {"enabled": plan.precision == "bf16"},
+        "fp16": {"enabled": plan.precision == "fp16"},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": {
-            "stage": stage,
-            "contiguous_gradients": True,
-            "overlap_comm": torch.cuda.is_available(),
-        },
+        "zero_optimization": _zero_section(plan.zero, plan.zero_options),
         "steps_per_print": None,
     }
+
+
+def _zero_section(stage: int, options: ZeroOptions) -> dict[str, Any]:
+    section: dict[str, Any] = {
+        "stage": stage,
+        "contiguous_gradients": True,
+        "overlap_comm": options.overlap and torch.cuda.is_available(),
+    }
+    host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if options.offload_optimizer:
+        section["offload_optimizer"] = host
+    if options.offload_parameters:
+        section["offload_param"] = host
+    if options.hpz > 1:
+        section["zero_hpz_partition_size"] = options.hpz
+    if options.quantize_weights:
+        section["zero_quantized_weights"] = True
+    if options.quantize_gradients:
+        section["zero_quantized_gradients"] = True
+    if options.bucket is not None:
+        section |= {"reduce_bucket_size": options.bucket, "allgather_bucket_size": options.bucket}
+    return section
 
 
 class KeepInputs(DeepSpeedPrecision):

@@ -22,7 +22,10 @@ class HostCopies:
         """The same pieces in host memory; they last until the next call."""
         self._held = {key: self._room(key, piece.values) for key, piece in pieces.items()}
         devices = {piece.values.device for piece in pieces.values() if piece.values.is_cuda}
-        streams = {device: torch.cuda.Stream(device) for device in devices}
+        streams = {
+            device: torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            for device in devices
+        }
         for device, stream in streams.items():
             stream.wait_stream(torch.cuda.default_stream(device))
         for key, piece in pieces.items():
