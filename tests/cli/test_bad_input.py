@@ -295,7 +295,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...]]] = {
     "settings: bf16 without masters": (
         nothing,
         f"{FIT} --set train.zero=0 --set train.precision=bf16",
-        ("train.zero must be 1, 2 or 3 with train.precision bf16", "but is 0"),
+        ("train.zero: must be 1, 2 or 3 with train.precision bf16", "but is 0"),
     ),
     "settings: parts do not fit": (
         nothing,
