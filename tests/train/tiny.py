@@ -21,8 +21,7 @@ from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.build import build_system
 from ssl_scale.system.system import System
-from ssl_scale.train import feed
-from ssl_scale.train.mixing import mixture_of
+from ssl_scale.train import feed, mixing
 from ssl_scale.types import Batch
 from tests.data.shards import Sample, digit_samples, write_folder
 from tests.distributed import run_ranks
@@ -150,6 +149,9 @@ def partition_everything() -> None:
     fit.zero_config = config
 
 
+mixture_of = mixing.mixture_of
+
+
 @dataclass
 class Outcome:
     """What training left behind."""
@@ -199,6 +201,8 @@ def train_plainly(
     num_steps: int | None = None,
     left_out: Sequence[int] = (),
     passed_over: Sequence[int] = (),
+    dtype: torch.dtype = torch.float32,
+    see: Callable[[dict[str, Tensor]], None] | None = None,
 ) -> Outcome:
     """The same training by a few lines of PyTorch in this process.
 
@@ -208,12 +212,14 @@ def train_plainly(
         num_steps: stop after so many.
         left_out: steps that count, but are not taken.
         passed_over: steps of data that no step is made of.
+        dtype: of all numbers.
+        see: is shown every step's gradients.
     """
     recipe = read_recipe(recipe_path, list(overrides))
     total = recipe.train.steps
     assert total is not None
     torch.manual_seed(recipe.train.seed)
-    system = build_system(recipe)
+    system = build_system(recipe, dtype=dtype).to(dtype)
     optim = recipe.optim.build(global_batch=recipe.data.global_batch)
     optimizer = optim.build(parameter_groups(system, optim))
     trained = [parameter for parameter in system.parameters() if parameter.requires_grad]
@@ -239,6 +245,8 @@ def train_plainly(
         optim.apply(optimizer, progress, index)
         optimizer.zero_grad(set_to_none=False)
         torch.stack(list(terms.values())).sum().backward()
+        if see is not None:
+            see({n: p.grad for n, p in system.named_parameters() if p.grad is not None})
         if optim.clip:
             nn.utils.clip_grad_norm_(trained, optim.clip)
         optimizer.step()
