@@ -11,7 +11,7 @@ from tests.train.tiny import saved
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(3600)]
 
-SEED, KILLS, STEPS = 70, 50, 700
+SEED, KILLS, STEPS = 70, 50, 360
 
 
 @pytest.mark.parametrize("stage", [2, 3])

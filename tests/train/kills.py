@@ -19,6 +19,7 @@ from tests.train.tiny import fit_ranks, make_recipe
 WORKERS = 2
 LOGGED = "callbacks={samples: {type: SampleLog}}"
 RANKS = 2
+PATIENCE_S = 3.0  # for a step, among others' programs
 
 Victims = Literal["one rank", "all ranks"]
 Moment = Literal["any", "saving"]
@@ -89,7 +90,7 @@ def strike(
     chance = random.Random(seed)
     recipe = make_recipe(folder, norm="batch")
     told = (f"data.num_workers={workers}", f"train.steps={steps}", "train.save_every=4", LOGGED)
-    fit = partial(fit_ranks, recipe)
+    fit = partial(fit_ranks, recipe, limit_s=steps * PATIENCE_S)
     assert fit(folder / "straight", RANKS, *told, *overrides) == [0] * RANKS
     run = Struck({}, {}, 0, 0)
     while not (folder / "struck" / "COMPLETED").exists():

@@ -56,6 +56,12 @@ def beats_of(path: Path) -> int:
     return page.beats
 
 
+def process_of(path: Path) -> int:
+    page = read(path)
+    assert page is not None and page.holder is not None
+    return page.holder.pid
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -156,10 +162,13 @@ def test_a_job_that_restarts_elsewhere_follows_itself_at_once(
             over, held = second.end()
             assert over.endswith("Slurm has started the job again (0 -> 1)") and held == "held"
             # The first one lives after all: it sees what happened, and leaves the lease alone.
+            time.sleep(4 * BEAT_S)
+            assert process_of(path) == second.process.pid
             lost = first.ask()
             assert lost.startswith(f"lost: {path}: must name this run until it ends, but names ")
             assert f"process {second.process.pid}" in lost
             assert first.give_back() == ""
+            assert process_of(path) == second.process.pid
             assert second.ask() == "ours"
 
 

@@ -121,6 +121,7 @@ def fit_ranks(
     *overrides: str,
     max_steps: int | None = None,
     change: Callable[[], None] | None = None,
+    limit_s: float = 120,
 ) -> list[int]:
     """Train in new processes; returns their exit codes.
 
@@ -131,10 +132,10 @@ def fit_ranks(
         overrides: of the recipe.
         max_steps: stop after so many.
         change: called first in every process: what a test alters in the engine.
+        limit_s: the processes are ended after this time.
     """
-    return run_ranks(
-        fit_here, world_size, recipe, run_folder, overrides, max_steps, change, preload=PRELOAD
-    )
+    told = (recipe, run_folder, overrides, max_steps, change)
+    return run_ranks(fit_here, world_size, *told, preload=PRELOAD, limit_s=limit_s)
 
 
 def partition_everything() -> None:
