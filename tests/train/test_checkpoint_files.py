@@ -196,6 +196,16 @@ def test_a_rank_that_cannot_write_fails_the_save_of_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000005"]
 
 
+def test_a_rank_that_failed_before_the_others_began_fails_the_save_too(tmp_path: Path) -> None:
+    first, second = (Writer(tmp_path, rank, 2, 1, patience_s=10) for rank in range(2))
+    broken = Contents({"master/w": Piece(torch.empty(3, device="meta"), 0, (3,))})
+    second.save(4, broken, STATE)
+    assert second.join()
+    first.save(4, contents(4, 0, 2), STATE)
+    assert "rank 1 could not write its part" in str(first.join())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_part_that_never_comes_fails_the_save(tmp_path: Path) -> None:
     writer = Writer(tmp_path, 0, 2, 1, patience_s=0.05)
     writer.save(4, contents(4, 0, 2), STATE)

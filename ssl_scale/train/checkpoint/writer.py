@@ -105,6 +105,7 @@ class Writer:
                 shutil.rmtree(self._draft(step), ignore_errors=True)
                 return
             with contextlib.suppress(OSError):  # an empty note says enough
+                self._draft(step).mkdir(parents=True, exist_ok=True)  # rank 0 may come later
                 _failure_note(self._draft(step), self.rank).write_text(str(failure))
 
     def _write(self, step: int, part: Contents, state: dict[str, Any]) -> None:
