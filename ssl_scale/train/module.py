@@ -19,6 +19,7 @@ from ssl_scale.system.system import System
 from ssl_scale.train.absent import Absentees
 from ssl_scale.train.gate import Gate
 from ssl_scale.train.guard import Guard, Outcome
+from ssl_scale.train.host_memory import give_freed_memory_back
 from ssl_scale.train.kept_buffers import KeptBuffers
 from ssl_scale.train.lease.lease import Lease
 from ssl_scale.train.ops import Ops
@@ -137,11 +138,12 @@ class PretrainingModule(pl.LightningModule):
         """Build the system; under ZeRO-3 each part is partitioned as it is built."""
         if not hasattr(self, "system"):
             torch.manual_seed(self.recipe.train.seed)
-            self.system: System = build_system(
-                self.recipe,
-                dtype=DTYPES[self.recipe.train.precision],
-                initial=self.progress.done == 0,
-            )
+            with give_freed_memory_back():
+                self.system: System = build_system(
+                    self.recipe,
+                    dtype=DTYPES[self.recipe.train.precision],
+                    initial=self.progress.done == 0,
+                )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer over all trained parameters, in named groups."""
