@@ -14,6 +14,7 @@ from ssl_scale.errors import UnboundDataError
 from ssl_scale.recipe.finding import list_recipes
 from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.recipe.recipe import Recipe
+from tests.benchmarks import _demo
 from tests.distributed import run_ranks
 from tests.recipes.shrinking import shrunk
 from tests.recipes.small_shards import write_roles
@@ -28,6 +29,7 @@ def _is_system(name: str) -> bool:
 
 RECIPES = list_recipes()
 SYSTEMS = [name for name in RECIPES if _is_system(name)]
+DEMOS = [name for name in RECIPES if name.startswith("demo")]
 SMALL = [name for name in RECIPES if name.startswith("small/")]
 
 
@@ -39,6 +41,13 @@ def _no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def roles(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     return write_roles(test_data, tmp_path_factory.mktemp("roles"))
+
+
+@pytest.fixture(scope="module")
+def demo_roles(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    folder = tmp_path_factory.mktemp("demo")
+    _demo.make_data(folder)
+    return _demo.bindings(folder)
 
 
 def bindings(name: str, roles: Mapping[str, str]) -> dict[str, str]:
@@ -106,18 +115,23 @@ def fit_here(name: str, folder: Path, overrides: list[str], data: dict[str, str]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_it_trains_and_resumes_bit_for_bit(
-    name: str, roles: Mapping[str, str], tmp_path: Path
+@pytest.mark.dist
+@pytest.mark.parametrize("name", RECIPES)
+def test_on_two_ranks_it_trains_and_resumes_bit_for_bit(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     recipe = read_recipe(name, require_data=False)
-    overrides = [*shrunk(recipe, STEPS), f"train.save_every={SAVED}"]
+    if name in DEMOS:
+        overrides, data = [f"train.steps={STEPS}", "train.log_every=1"], "demo_roles"
+    else:
+        overrides, data = shrunk(recipe, STEPS), "roles"
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
-    settings = (overrides, bindings(name, roles))
-    run_ranks(fit_here, 1, name, straight, *settings, preload=PRELOAD)
+    roles = bindings(name, request.getfixturevalue(data))
+    settings = ([*overrides, f"train.save_every={SAVED}"], roles)
+    run_ranks(fit_here, 2, name, straight, *settings, preload=PRELOAD)
     newest = straight / "checkpoints" / f"step-{SAVED:09d}"
     shutil.copytree(newest, resumed / "checkpoints" / newest.name)
-    run_ranks(fit_here, 1, name, resumed, *settings, preload=PRELOAD)
+    run_ranks(fit_here, 2, name, resumed, *settings, preload=PRELOAD)
 
     assert losses(straight).keys() == loss_names(recipe)
     assert all(map(math.isfinite, losses(straight).values()))

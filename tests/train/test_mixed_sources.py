@@ -76,7 +76,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_recipe(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="module", params=TURNS)
+@pytest.fixture(scope="module", params=TURNS[:2])
 def turns(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -135,6 +135,13 @@ def test_every_stage_trains_like_one_process(
 ) -> None:
     settings = (f"train.zero={stage}", f"train.accumulate={accumulate}")
     check(recipe, plain, turns, tmp_path, world_size, *settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other_turns", TURNS[2:])
+def test_other_orders_train_alike_too(other_turns: str, recipe: Path, tmp_path: Path) -> None:
+    plain = plainly(recipe, other_turns)
+    check(recipe, plain, other_turns, tmp_path, 4, "train.zero=3", "train.accumulate=2")
 
 
 def test_float64_finds_the_elements_whose_exact_gradient_is_zero(recipe: Path) -> None:
