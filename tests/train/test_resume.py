@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssl_scale import dist
 from ssl_scale.errors import CheckpointError
+from ssl_scale.train.callbacks.sample_log import read_samples
 from tests.train.tiny import (
     fit_ranks,
     make_recipe,
@@ -117,6 +118,23 @@ def test_another_world_size_and_stage_take_over_every_number(
     here, straight = outcome_of(tmp_path), outcome_of(tmp_path / "straight")
     assert worst_loss(here, straight) < 1e-5  # batch norms divide by small variances
     assert worst_weight(here.weights, straight.weights)[0] < 5e-6
+
+
+@pytest.mark.slow
+def test_a_run_that_moves_from_1_to_2_to_4_ranks_and_back_goes_on_with_the_same_batches(
+    recipe: Path, tmp_path: Path
+) -> None:
+    logged = recipe.with_name("logged.yaml")
+    logged.write_text(recipe.read_text() + "  samples: {type: SampleLog}\n")
+    for max_steps, (world_size, stage) in ((2, (1, 0)), (4, (2, 3)), (6, (4, 2)), (8, (1, 1))):
+        settings = (*STEPS, f"train.zero={stage}")
+        fit_ranks(logged, tmp_path / "moved", world_size, *settings, max_steps=max_steps)
+    fit_ranks(logged, tmp_path / "straight", 1, *STEPS, "train.zero=0")
+    samples = [read_samples(tmp_path / name) for name in ("moved", "straight")]
+    assert samples[0] == samples[1] and len(samples[0]) == 8
+    moved, straight = outcome_of(tmp_path / "moved"), outcome_of(tmp_path / "straight")
+    assert len(moved.losses) == 8 and worst_loss(moved, straight) < 1e-5
+    assert worst_weight(moved.weights, straight.weights)[0] < 5e-6
 
 
 @pytest.mark.slow
