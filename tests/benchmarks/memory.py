@@ -1,4 +1,4 @@
-"""The largest resident memory of each rank of the demo, saving a checkpoint included."""
+"""Memory of ranks: the demo's peak, saving included; and a model's states against formulas."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks._demo import bindings, make_data
+from tests.benchmarks._memory_states import state_rows
 from tests.benchmarks.run import Row
 
 STEPS = 12
@@ -27,24 +28,32 @@ LIBRARIES = (
 
 
 def rows() -> list[Row]:
-    """One process, then two; against a process that only imports the libraries."""
+    """Peaks of the demo, then states of a model of a few million parameters."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_data(folder)
-        bare_mib = imported_mib(folder)
-        return [
-            {
-                "measure": f"peak memory of rank {rank} of {world}, the demo, ZeRO-2",
-                "value": round(peak_mib),
-                "unit": "MiB",
-                "against": "a process that only imports torch, deepspeed and lightning",
-                "ratio": round(peak_mib / bare_mib, 2),
-                "goal": None,
-                "met": None,
-            }
-            for world in (1, 2)
-            for rank, peak_mib in enumerate(peaks_mib(folder, world))
-        ]
+        peaks, states = folder / "peaks", folder / "states"
+        peaks.mkdir()
+        states.mkdir()
+        return [*peak_rows(peaks), *state_rows(states)]
+
+
+def peak_rows(folder: Path) -> list[Row]:
+    """One process, then two; against a process that only imports the libraries."""
+    make_data(folder)
+    bare_mib = imported_mib(folder)
+    return [
+        {
+            "measure": f"peak memory of rank {rank} of {world}, the demo, ZeRO-2",
+            "value": round(peak_mib),
+            "unit": "MiB",
+            "against": "a process that only imports torch, deepspeed and lightning",
+            "ratio": round(peak_mib / bare_mib, 2),
+            "goal": None,
+            "met": None,
+        }
+        for world in (1, 2)
+        for rank, peak_mib in enumerate(peaks_mib(folder, world))
+    ]
 
 
 def imported_mib(folder: Path) -> float:
