@@ -43,6 +43,12 @@ def assert_same_end(one: Path, other: Path) -> None:
     assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
 
 
+def saved_steps(run_folder: Path) -> list[int]:
+    """Steps of the checkpoints that are there."""
+    found = (run_folder / "checkpoints").glob("step-?????????")
+    return sorted(int(path.name[5:]) for path in found)
+
+
 def steps_of(run_folder: Path) -> list[int]:
     lines = read_metrics(run_folder / "metrics.jsonl")
     return [line["step"] for line in lines if line["kind"] == "train"]
@@ -89,38 +95,43 @@ def test_a_run_killed_five_times_ends_bit_for_bit_like_one_that_was_not(tmp_path
 
 
 def start_here(recipe: Path, run_folder: Path) -> str:
-    """A run of one process, started by mistake in a folder beside another; how it ended."""
+    """One of two runs of one process each in the same folder; how it ended."""
     from ssl_scale.train.fit import fit
 
+    is_second = os.environ["RANK"] == "1"
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
-    settings = [f"train.steps={ENDLESS}", "train.zero=0", "train.save_every=50"]
+    settings = [f"train.steps={ENDLESS}", "train.zero=0", "train.save_every=5"]
+    if is_second:
+        wait_for(lambda: len(saved_steps(run_folder)) > 0)
     try:
-        fit(read_recipe(recipe, settings), run_folder)
+        fit(read_recipe(recipe, settings), run_folder, resume=not is_second)
     except SystemExit as stopped:
         return f"stopped with {stopped.code}"
     except SslScaleError as refusal:
         page = read(run_folder / NAME)
         assert page is not None and page.holder is not None
-        wait_for(lambda: len(steps_of(run_folder)) > 3)
         os.kill(page.holder.pid, signal.SIGTERM)
         return str(refusal)
     return "ended"
 
 
-def test_of_two_runs_in_one_folder_the_second_is_refused(recipe: Path, tmp_path: Path) -> None:
-    ends = run_ranks(start_here, 2, recipe, tmp_path / "run", preload=PRELOAD, group=False)
-    assert sorted(end.partition(" with ")[0] for end in ends)[1] == "stopped"
-    [refusal] = [end for end in ends if not end.startswith("stopped")]
-    assert refusal.startswith(f"{tmp_path / 'run'}: must be the folder of one run at a time, but ")
-    steps = steps_of(tmp_path / "run")
+def test_of_two_runs_in_one_folder_the_second_is_refused_though_it_would_start_over(
+    recipe: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    first, second = run_ranks(start_here, 2, recipe, folder, preload=PRELOAD, group=False)
+    assert first == "stopped with 75"
+    assert second.startswith(f"{folder}: must be the folder of one run at a time, but process ")
+    steps = steps_of(folder)
     assert steps == list(range(1, len(steps) + 1))
-    assert Reader(newest(tmp_path / "run")).state["done"] == len(steps)
-    assert not (tmp_path / "run" / NAME).exists()
+    assert Reader(newest(folder)).state["done"] == len(steps)
+    assert not list(folder.glob("checkpoints.before-*"))
+    assert not (folder / NAME).exists()
 
 
 def be_taken_over(run_folder: Path) -> None:
     """Somebody far away takes the folder over, once the run trains."""
-    wait_for(lambda: len(list((run_folder / "checkpoints").glob("step-?????????"))) > 1)
+    wait_for(lambda: len(saved_steps(run_folder)) > 1)
     other = Page.of(Holder("f" * 32, "far", "b", 1, 1, "", "", "j", 0, 3.0), 0)
     draft = run_folder / "draft"
     draft.write_bytes(other.raw)
@@ -169,7 +180,7 @@ def make_room(run_folder: Path, notes: Path) -> None:
     tried: set[int] = set()
     while len(tried) < 3:
         tried |= {int(path.name[5:14]) for path in drafts(run_folder)}
-        tried -= {int(path.name[5:14]) for path in run_folder.glob("checkpoints/step-?????????")}
+        tried -= set(saved_steps(run_folder))
         time.sleep(0.0005)
     reader = Reader(newest(run_folder))
     reader.verify()
@@ -190,7 +201,7 @@ def test_a_run_goes_on_while_its_disk_is_full_and_saves_again_when_there_is_room
     assert told.count("a checkpoint could not be written: ") >= 2, told
     kept, tried = json.loads(notes.read_text())
     assert 0 < kept < tried < 90
-    steps = sorted(int(path.name[5:]) for path in (disk / "checkpoints").glob("step-?????????"))
+    steps = saved_steps(disk)
     assert steps[-1] == 90 and tried not in steps
     assert steps[: kept // 3] == list(range(3, kept + 1, 3))
     assert drafts(disk) == set()
@@ -231,10 +242,13 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     fit_ranks(recipe, struck, 2, *settings, max_steps=6)
     assert newest(struck).name == "step-000000006"
     damage(newest(struck) / name)
+    cut_off = struck / "checkpoints" / "step-000000008.tmp-1"
+    cut_off.mkdir()
     told = tmp_path / "told"
     assert fit_ranks(recipe, struck, 2, *settings, change=partial(tell_into, told)) == [0, 0]
     lines = told.read_text().splitlines()
     assert [line for line in lines if "passed over: " in line and "step-000000006" in line], lines
+    assert f"passed over: {cut_off}: a save that was cut off" in lines
     assert f"continuing {struck} after step 4 (attempt 2)" in lines
     assert_same_end(tmp_path / "straight", struck)
     assert steps_of(struck) == list(range(1, 9))

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from ssl_scale.train.lease.holder import Holder
 from ssl_scale.train.lease.lease import Lease
 from ssl_scale.train.lease.page import Page, create, read
 from ssl_scale.train.lease.taking import take
-from tests.train.holding import BEAT_S, Taker
+from tests.train.holding import BEAT_S, LINKING, Taker
 
 NEVER_S = 3000.0  # a beat so slow that who waits for one runs into the test's time limit
 ELSEWHERE: dict[str, Any] = {"host": "n2", "boot": "another"}
@@ -327,6 +328,20 @@ def test_a_lease_removed_by_hand_is_made_again(path: Path) -> None:
         path.unlink()
         wait_for(path.exists)
         assert taker.ask() == "ours"
+
+
+@pytest.mark.skipif(platform.machine() not in LINKING, reason="its system calls are not known")
+def test_a_file_system_without_links_will_do(path: Path) -> None:
+    with Taker(path, may_link=False) as first:
+        assert first.end() == ["held"]
+        with Taker(path, missed=1000, may_link=False) as second:
+            assert second.end()[-1].startswith("refused")
+        kill(first)
+        with Taker(path, may_link=False) as third:
+            assert third.end()[-1] == "held"
+            assert third.ask() == "ours"
+            assert third.give_back() == ""
+    assert files(path) == []
 
 
 def unshared(*arguments: str) -> list[str]:

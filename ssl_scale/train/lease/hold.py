@@ -32,8 +32,8 @@ def hold(run_folder: Path, say: Callable[[str], None]) -> Iterator[Lease | None]
         take(path, me, MISSED, say)
         leases.append(Lease(path, me))
 
-    dist.from_rank_0(hold_here)
     try:
+        dist.from_rank_0(hold_here)
         yield leases[0] if leases else None
     finally:
         for lease in leases:

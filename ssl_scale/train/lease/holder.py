@@ -49,7 +49,7 @@ class Holder:
         return cls(
             token=secrets.token_hex(16),
             host=socket.gethostname(),
-            boot=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            boot=_boot(),
             pid=os.getpid(),
             started=_start_of(os.getpid()) or 0,
             pids=_namespace("pid"),
@@ -102,6 +102,13 @@ def _start_of(pid: int) -> int | None:
     except OSError:
         return 0
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # no Linux: there a process that is gone is all that can be known
+        return ""
 
 
 def _namespace(kind: str) -> str:
