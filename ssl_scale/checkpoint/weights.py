@@ -35,6 +35,9 @@ class Weights:
         """Of all parameters and buffers, sorted."""
         return tuple(self._keys)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._keys
+
     def below(self, part: str) -> tuple[str, ...]:
         """Names of a part's, such as ``encoders.image``; of all parts if it is empty."""
         return tuple(name for name in self._keys if not part or f"{name}.".startswith(f"{part}."))

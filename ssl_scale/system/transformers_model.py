@@ -127,17 +127,17 @@ class _Place:
     def sources(self) -> tuple[str, ...]:
         """The tensor, or what was frozen and the two factors (A, B) of its update."""
         plain = f"{self.prefix}.{self.name}"
-        if plain in self.weights.names:
+        if plain in self.weights:
             return (plain,)
         module, _, kind = self.name.rpartition(".")
         base = f"{self.prefix}.{module}.base_layer.{kind}"
-        if base not in self.weights.names:
+        if base not in self.weights:
             raise NoEquivalentError(f"the checkpoint lacks {plain}")
         if kind != "weight":
             return (base,)
         factors = [f"{self.prefix}.{module}.lora_{side}.default.weight" for side in "AB"]
         layer = self.model.get_submodule(module)
-        if type(layer) is not nn.Linear or not set(factors) <= set(self.weights.names):
+        if type(layer) is not nn.Linear or not all(name in self.weights for name in factors):
             raise NoEquivalentError(
                 f"adapters of {module} ({type(layer).__name__}) cannot be merged; only those of "
                 "linear layers can"
@@ -157,7 +157,7 @@ def _merged(weights: Weights, sources: tuple[str, ...], scale: float) -> Tensor:
 def _shapes_only(spec: Spec[Encoder], part: str, weights: Weights) -> Encoder:
     given: dict[str, Any] = {}
     words = f"{part}.embedding.weight"
-    if words in weights.names:  # so no tokenizer is needed
+    if words in weights:  # so no tokenizer is needed
         given = {"vocab_size": weights.shape(words)[0], "mask_token": None}
     try:
         with torch.device("meta"):
@@ -171,7 +171,7 @@ def _refuse_other_shapes(
 ) -> None:
     for name, parameter in parameters.items():
         full = f"{part}.{name}"
-        if full not in weights.names or weights.shape(full) != tuple(parameter.shape):
+        if full not in weights or weights.shape(full) != tuple(parameter.shape):
             raise NoEquivalentError(f"{full} is not of the recipe's encoder")
 
 

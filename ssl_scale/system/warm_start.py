@@ -118,10 +118,9 @@ def _look(module: nn.Module, source: str, weights: Weights) -> _Found:
     kept = module.state_dict().keys()
     shapes = {name: full_shape(parameter) for name, parameter in module.named_parameters()}
     shapes |= {name: tuple(b.shape) for name, b in module.named_buffers() if name in kept}
-    available = set(weights.names)
     for name, mine in shapes.items():
         full = f"{source}.{name}"
-        if full not in available:
+        if full not in weights:
             found.fresh.append(name)
             continue
         theirs = weights.shape(full)
