@@ -143,11 +143,7 @@ class Reader:
 
     def _open(self, file: str) -> Any:
         if file not in self._files:
-            path = self._verified(file)
-            try:
-                self._files[file] = safe_open(path, framework="pt")
-            except SafetensorError as error:
-                raise CheckpointError(f"{path}: must hold safetensors, but: {error}") from error
+            self._files[file] = safe_open(self._verified(file), framework="pt")
         return self._files[file]
 
     def _verified(self, name: str) -> Path:

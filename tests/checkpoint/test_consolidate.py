@@ -1,6 +1,7 @@
 """``ssl-scale checkpoint consolidate``: a run's pieces become one model, a file at a time."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,19 +23,27 @@ from tests.train.tiny import make_recipe
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def system(tmp_path: Path) -> System:
-    """A system whose values are in a run's checkpoint, ``run/checkpoints/step-000000001``."""
-    path = make_recipe(tmp_path, norm="batch")
-    recipe = read_recipe(path)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, System]:
+    """A run of two ranks, and the system whose values are in its checkpoint."""
+    folder = tmp_path_factory.mktemp("made")
+    recipe = read_recipe(make_recipe(folder, norm="batch"))
     torch.manual_seed(0)
     system = build_system(recipe)
     with torch.no_grad():
         for parameter in system.teachers["ema"].parameters():
             parameter.mul_(2)
-    save_module(tmp_path / "run", {"": system}, 2, fingerprint=recipe.fingerprint())
+    save_module(folder / "run", {"": system}, 2, fingerprint=recipe.fingerprint())
     secret = recipe.to_yaml().replace("/pictures", "/pictures?token=sesame")
-    (tmp_path / "run" / "recipe.yaml").write_text(secret)
+    (folder / "run" / "recipe.yaml").write_text(secret)
+    return folder / "run", system
+
+
+@pytest.fixture
+def system(made: tuple[Path, System], tmp_path: Path) -> System:
+    """The system; ``run`` is a run of its own."""
+    run, system = made
+    shutil.copytree(run, tmp_path / "run")
     return system
 
 
@@ -73,7 +82,7 @@ def test_everything_is_written_whole_with_what_it_is(
     config = json.loads(text)
     assert config["model_type"] == "ssl-scale" and config["dtype"] == "float32"
     assert config["step"] == 1 and config["recipe"]["encoders"]["image"]["width"] == 8
-    assert config["fingerprint"] == read_recipe(tmp_path / "tiny.yaml").fingerprint()
+    assert config["fingerprint"] == read_recipe(tmp_path / "run").fingerprint()
     assert "sesame" not in text and "token=***" in text
     out = capsys.readouterr().out
     assert f"{tmp_path / 'out' / 'image'}: for AutoModel; read last_hidden_state" in out

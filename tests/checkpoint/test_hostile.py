@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,13 +42,19 @@ def harmful(kind: str, marker: Path) -> bytes:
     return path.read_bytes()
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    recipe = read_recipe(make_recipe(tmp_path))
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sound")
+    recipe = read_recipe(make_recipe(folder))
     state = {"fingerprint": recipe.fingerprint()}
-    save_module(tmp_path / "run", {"": build_system(recipe)}, 1, **state)
-    (tmp_path / "run" / "recipe.yaml").write_text(recipe.to_yaml())
-    return tmp_path / "run"
+    save_module(folder / "run", {"": build_system(recipe)}, 1, **state)
+    (folder / "run" / "recipe.yaml").write_text(recipe.to_yaml())
+    return folder / "run"
+
+
+@pytest.fixture
+def run(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "run"))
 
 
 def read_all(folder: Path) -> None:
@@ -84,6 +91,13 @@ WAYS: dict[str, Callable[[Path], object]] = {
     "choose": choose_and_read,
     "read_trained": lambda folder: read_trained(folder.parents[1]),
 }
+
+
+def test_all_ways_take_what_is_sound(run: Path) -> None:
+    for way in WAYS.values():
+        way(run / "checkpoints" / "step-000000001")
+
+
 FILES = ("part-00000.safetensors", "part-00000.json", "COMMIT")
 
 
