@@ -198,6 +198,7 @@ def test_nothing_that_a_recipe_names_is_imported(
     assert written(tmp_path).keys() == expected(system).keys()
 
 
+@pytest.mark.slow  # the rule between rooms says the same of every import
 def test_no_engine_is_needed(system: System, tmp_path: Path) -> None:
     recipe = tmp_path / "run" / "recipe.yaml"
     text = recipe.read_text() + "callbacks: {log: {type: FeatureRank, every: 2, encoder: image}}\n"
