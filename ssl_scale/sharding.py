@@ -7,9 +7,9 @@ gathered again. Nothing here imports DeepSpeed: the attributes are on the parame
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,40 @@ def local_slice(parameter: nn.Parameter, rank: int) -> Slice:
     width = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
     start = min(rank * width, full_numel(parameter))
     return Slice(start, min(width, full_numel(parameter) - start))
+
+
+@runtime_checkable
+class Shards(Protocol):
+    """This rank's pieces of what the optimizer steps, in fp32, for teachers that follow it."""
+
+    def master(self, student: nn.Parameter) -> Tensor:
+        """The values of this rank's piece, flat."""
+
+    def place(self, student: nn.Parameter) -> Slice:
+        """Which elements of a copy's `local_values` that piece is."""
+
+    def complete(self, pairs: Sequence[tuple[nn.Parameter, nn.Parameter]]) -> None:
+        """Make whole what each rank has written its pieces of.
+
+        Args:
+            pairs: copies and the student's parameters, the same on all ranks.
+        """
+
+
+class Unsharded(Shards):
+    """One process, plain PyTorch."""
+
+    def master(self, student: nn.Parameter) -> Tensor:
+        """All of it, in fp32 unless it is finer."""
+        values = local_values(student)
+        return values.to(torch.promote_types(values.dtype, torch.float32))
+
+    def place(self, student: nn.Parameter) -> Slice:
+        """All of it."""
+        return Slice(0, student.numel())
+
+    def complete(self, pairs: Sequence[tuple[nn.Parameter, nn.Parameter]]) -> None:
+        """Nothing is missing."""
 
 
 @torch.no_grad()

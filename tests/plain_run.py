@@ -12,7 +12,7 @@ from ssl_scale_data_tools.cli import main as ssl_data
 from ssl_scale.data.source import Source
 from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.report.features import read_batches
-from ssl_scale.sharding import local_values
+from ssl_scale.sharding import Unsharded
 from ssl_scale.system.build import build_fields, build_system
 from ssl_scale.train.checkpoint.contents import Contents, Piece
 from ssl_scale.train.checkpoint.writer import Writer
@@ -125,7 +125,7 @@ def _train(folder: Path, steps: int) -> None:
             loss.backward()
             optimizer.step()
             for teacher in system.teachers.values():
-                teacher.update(system, local_values, step / steps)
+                teacher.update(system, Unsharded(), step / steps)
             records.write("train", step, {"loss": loss.item(), f"samples/{name}": len(batch)})
     write_atomically(folder / "recipe.yaml", recipe.to_yaml())
     save_checkpoint(folder, system, steps, recipe.fingerprint())

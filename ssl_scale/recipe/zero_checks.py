@@ -30,11 +30,11 @@ def check_zero(root: Entry, checker: Checker) -> None:
     if options.offload_optimizer:
         needs.append(("offload_optimizer", "1, 2 or 3", stage != 0))
     for name, stages, is_met in needs:
-        entry = written.at(name)
-        if not is_met and entry is not None:
-            value = str(entry.value).lower() if isinstance(entry.value, bool) else entry.value
+        option = written.at(name)
+        if not is_met and option is not None:
+            value = str(option.value).lower() if isinstance(option.value, bool) else option.value
             what = f"is {value}, which needs train.zero {stages}, but that is {stage}"
-            checker.faults.add(entry.place, f"train.zero_options.{name}", what)
+            checker.faults.add(option.place, f"train.zero_options.{name}", what)
 
 
 def _options(written: Entry) -> ZeroOptions:

@@ -6,7 +6,8 @@ from annotated_types import MinLen
 from torch import nn
 
 from ssl_scale.part import Key, RoleName
-from ssl_scale.teachers.teacher import Master, Teacher
+from ssl_scale.sharding import Shards
+from ssl_scale.teachers.teacher import Teacher
 
 FrozenPool: TypeAlias = Literal["mean", "first", "last", "model"]
 
@@ -37,9 +38,9 @@ class FrozenTeacher(Teacher):
     def copy_student(self, system: nn.Module) -> None:
         """It has nothing of the student."""
 
-    def start(self, system: nn.Module, master: Master) -> None:
+    def start(self, system: nn.Module, shards: Shards) -> None:
         """It has its values already."""
 
-    def update(self, system: nn.Module, master: Master, progress: float) -> dict[str, float]:
+    def update(self, system: nn.Module, shards: Shards, progress: float) -> dict[str, float]:
         """It stays."""
         return {}

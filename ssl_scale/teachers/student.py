@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_scale.part import Probability
-from ssl_scale.sharding import local_values, refresh_persistent
-from ssl_scale.teachers.teacher import Master, Teacher
+from ssl_scale.sharding import Shards
+from ssl_scale.teachers.teacher import Teacher
 
 
 class StudentTeacher(Teacher):
@@ -28,26 +28,23 @@ class StudentTeacher(Teacher):
         self.register_buffer("taken", torch.zeros((), dtype=torch.bool))
         self._is_taken: bool | None = None  # read off the buffer once: that may wait for a device
 
-    def start(self, system: nn.Module, master: Master) -> None:
+    def start(self, system: nn.Module, shards: Shards) -> None:
         """Nothing has been taken, or a checkpoint will tell."""
         self._is_taken = None
 
     @torch.no_grad()
-    def before_step(self, system: nn.Module, master: Master, progress: float) -> None:
-        """Take the copy when its time has come."""
+    def before_step(self, system: nn.Module, shards: Shards, progress: float) -> None:
+        """Take the copy when its time has come: of what forward passes use."""
         if progress < self.at:
             return
         if self._is_taken is None:
             self._is_taken = bool(self.taken)
         if self._is_taken:
             return
-        for _, mine, theirs in self.pairs(system):
-            local_values(mine).copy_(master(theirs))
-        refresh_persistent(self.parameters())
-        self.copy_buffers(system)
+        self.copy_student(system)
         self.taken.fill_(True)
         self._is_taken = True
 
-    def update(self, system: nn.Module, master: Master, progress: float) -> dict[str, float]:
+    def update(self, system: nn.Module, shards: Shards, progress: float) -> dict[str, float]:
         """It stays."""
         return {}

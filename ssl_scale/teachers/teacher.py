@@ -7,15 +7,14 @@ rather than deep-copied: under ZeRO-3 a built part is already partitioned.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 from torch import Tensor, nn
 
 from ssl_scale.part import Part
-from ssl_scale.sharding import local_values, refresh_persistent
+from ssl_scale.sharding import Shards, local_values, refresh_persistent
 
 T = TypeVar("T", bound="Teacher")
-Master = Callable[[nn.Parameter], Tensor]
 
 
 class Teacher(nn.Module, Part, ABC):
@@ -80,24 +79,28 @@ class Teacher(nn.Module, Part, ABC):
         self.copy_buffers(system)
 
     @abstractmethod
-    def start(self, system: nn.Module, master: Master) -> None:
+    def start(self, system: nn.Module, shards: Shards) -> None:
         """Begin, once the sharded optimizer exists.
 
         Args:
             system: the student.
-            master: gives a student parameter's local fp32 values.
+            shards: this rank's pieces of it.
         """
 
-    def before_step(self, system: nn.Module, master: Master, progress: float) -> None:
+    def before_step(self, system: nn.Module, shards: Shards, progress: float) -> None:
         """Called before a step's first forward pass, at this fraction of training."""
 
     @abstractmethod
-    def update(self, system: nn.Module, master: Master, progress: float) -> dict[str, float]:
+    def update(self, system: nn.Module, shards: Shards, progress: float) -> dict[str, float]:
         """Called after every optimizer step; returns figures to log."""
 
     def fp32_shards(self) -> dict[str, Tensor]:
-        """Parameter name -> this rank's fp32 values, where the parameter itself is coarser."""
+        """Parameter name -> this rank's piece in fp32, where the parameter itself is coarser."""
         return {}
 
-    def load_fp32_shards(self, shards: Mapping[str, Any]) -> None:
-        """Take over what `fp32_shards` gave."""
+    def load_fp32_shards(self, values: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            values: parameter name -> `local_values` as they were saved, in fp32.
+        """

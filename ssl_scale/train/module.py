@@ -163,7 +163,7 @@ class PretrainingModule(pl.LightningModule):
         self.buffers_before = KeptBuffers(self.system)
         self.absentees = Absentees(self.system, self.sharded)
         for teacher in self.system.teachers.values():
-            teacher.start(self.system, self.sharded.master)
+            teacher.start(self.system, self.sharded)
 
     def training_step(self, batches: StepBatches, batch_idx: int) -> None:
         """One optimizer step, or none where it would spoil the run."""
@@ -173,7 +173,7 @@ class PretrainingModule(pl.LightningModule):
         if any(teacher.moves_before_step for teacher in self.system.teachers.values()):
             self.wait_to_change()
         for teacher in self.system.teachers.values():
-            teacher.before_step(self.system, self.sharded.master, self.progress.fraction)
+            teacher.before_step(self.system, self.sharded, self.progress.fraction)
         self.optim.apply(self.sharded.inner, self.progress.fraction, self.progress.done)
         ops = Ops(
             self,

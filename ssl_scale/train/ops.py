@@ -154,7 +154,7 @@ class Ops:
         """Move every teacher; returns figures to log."""
         figures: dict[str, float] = {}
         for name, teacher in self.system.teachers.items():
-            moved = teacher.update(self.system, self.module.sharded.master, self.progress)
+            moved = teacher.update(self.system, self.module.sharded, self.progress)
             figures.update({f"teacher/{name}/{key}": value for key, value in moved.items()})
         return figures
 

@@ -6,7 +6,7 @@ each moment as a writable view. Checkpoints, roll-back and teachers are built on
 It reads attributes of DeepSpeed that are not documented; ``tests/train/test_sharded.py`` pins them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from ssl_scale.sharding import (
     local_values,
     refresh_persistent,
 )
+
+_BLOCK = 1 << 26  # numbers that are sent at once
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class ShardedState:
         self.stage = int(engine.zero_optimization_stage())
         names = {id(p): name for name, p in module.named_parameters()}
         self.fragments = {names[id(fragment.parameter)]: fragment for fragment in self._find(names)}
+        self._by_parameter = {each.parameter: each for each in self.fragments.values()}
         self.is_offloaded = bool(
             getattr(self.zero, "cpu_offload", False)
             or getattr(self.zero, "offload_optimizer", False)
@@ -76,17 +79,51 @@ class ShardedState:
         return getattr(self.zero, "optimizer", self.zero)  # type: ignore[no-any-return]
 
     def master(self, parameter: nn.Parameter) -> Tensor:
-        """Local fp32 values of a student parameter, in the shape that a teacher stores them.
+        """This rank's fp32 piece of a parameter; under stage 3 with its padding.
 
-        Under stage 3 the slice, padding included; else the whole parameter (under stages 1 and 2
-        in bf16, where masters are scattered, the rounded values that forward passes use), and where
-        no gradient trains it.
+        All of a parameter that no gradient trains, or that is whole and in fp32 itself.
         """
         if is_partitioned(parameter) and parameter.requires_grad:
             group, offset, numel = self.zero.grad_position[self.zero.get_param_id(parameter)]
             flat: Tensor = self.zero.fp32_partitioned_groups_flat[group]
-            return flat.data.view(-1).narrow(0, offset, numel)
-        return local_values(parameter).float()
+            values = flat.data.view(-1).narrow(0, offset, numel)
+        elif self.is_scattered(parameter):
+            values = self._by_parameter[parameter].master()
+        else:
+            values = local_values(parameter).float()
+        return values.to(local_values(parameter).device)  # offloaded ones lie on the host
+
+    def place(self, parameter: nn.Parameter) -> Slice:
+        """Which of a parameter's `local_values` `master` gives."""
+        if self.is_scattered(parameter):
+            return self._by_parameter[parameter].place
+        return Slice(0, local_values(parameter).numel())
+
+    @torch.no_grad()
+    def complete(self, pairs: Sequence[tuple[nn.Parameter, nn.Parameter]]) -> None:
+        """Give every rank the pieces of copies that others have written: sums of disjoint ones."""
+        scattered = [(copy, theirs) for copy, theirs in pairs if self.is_scattered(theirs)]
+        for some in _in_blocks(scattered):
+            block = torch.cat([local_values(copy) for copy, _ in some])
+            own = torch.zeros_like(block)
+            at = 0
+            for copy, theirs in some:
+                place = self.place(theirs)
+                begin = at + place.start
+                own[begin : begin + place.numel] = block[begin : begin + place.numel]
+                at += copy.numel()
+            whole, at = dist.reduce(own), 0
+            for copy, _ in some:
+                local_values(copy).copy_(whole[at : at + copy.numel()])
+                at += copy.numel()
+
+    def is_scattered(self, parameter: nn.Parameter) -> bool:
+        """Whether the rounded parameter is whole on every rank, and its master in pieces."""
+        return (
+            not is_partitioned(parameter)
+            and parameter.dtype != torch.float32
+            and parameter in self._by_parameter
+        )
 
     def runs(self) -> dict[Tensor, list[Run]]:
         """Of each flat tensor that ranks hold pieces of: which elements are one parameter's.
@@ -212,3 +249,17 @@ class ShardedState:
             for parameter in group["params"]:
                 place = Slice(0, parameter.numel())
                 yield Fragment(names[id(parameter)], parameter, place, parameter, 0)
+
+
+def _in_blocks(
+    pairs: Sequence[tuple[nn.Parameter, nn.Parameter]],
+) -> Iterator[list[tuple[nn.Parameter, nn.Parameter]]]:
+    """Some pairs at a time, of about a block's size together."""
+    some: list[tuple[nn.Parameter, nn.Parameter]] = []
+    for pair in pairs:
+        some.append(pair)
+        if sum(copy.numel() for copy, _ in some) >= _BLOCK:
+            yield some
+            some = []
+    if some:
+        yield some

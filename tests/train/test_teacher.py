@@ -103,17 +103,89 @@ def test_in_bf16_the_average_moves_although_the_rounded_values_hardly_do(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2])
-def test_in_bf16_at_lower_stages_it_averages_what_forward_passes_use(
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_in_bf16_at_lower_stages_it_averages_the_masters_too(
+    world_size: int, stage: int, recipe: Path, tmp_path: Path
+) -> None:
+    settings = (f"train.zero={stage}", "train.precision=bf16", "data.global_batch=12")
+    fit_ranks(recipe, tmp_path, world_size, *settings, *EVERY_STEP)
+    expected = average(trajectory(tmp_path, "master"), start_of(recipe, torch.bfloat16), 0.9)
+    assert worst(trajectory(tmp_path, "value"), expected) < 1e-6
+
+
+LONG = 200
+
+
+def compare_with_float64() -> None:
+    """Each rank averages its pieces of the masters in float64 as well, and compares at the end."""
+    from ssl_scale.train.ops import Ops
+
+    update, exact, first = Ops.update_teachers, {}, {}
+
+    def watch(self: Ops) -> dict[str, float]:
+        figures = update(self)
+        teacher, shards = self.system.teachers["ema"], self.module.sharded
+        found = teacher.fp32_shards()
+        for name, _, theirs in teacher.pairs(self.system):
+            if self.index == 0:
+                exact[name] = found[name].double()
+                first[name] = found[name].clone()
+            else:
+                exact[name].lerp_(
+                    shards.master(theirs).double(), 1 - figures["teacher/ema/momentum"]
+                )
+        if self.index == LONG - 1:
+            held = [name for name, piece in found.items() if piece.numel()]
+            worst = max(float((found[name] - exact[name]).abs().max()) for name in held)
+            assert worst < 1e-6, worst
+            moved = max(float((found[name] - first[name]).abs().max()) for name in held)
+            assert moved > 1e-5, "the teacher must have moved"
+        return figures
+
+    Ops.update_teachers = watch  # type: ignore[method-assign]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_after_200_steps_in_bf16_it_equals_a_whole_average_in_float64(
     stage: int, recipe: Path, tmp_path: Path
 ) -> None:
-    settings = (f"train.zero={stage}", "train.precision=bf16")
-    fit_ranks(recipe, tmp_path, 2, *settings, *EVERY_STEP)
-    students = [
-        {name: value.bfloat16().float() for name, value in step.items()}
-        for step in trajectory(tmp_path, "master")
-    ]
-    expected = average(students, start_of(recipe, torch.bfloat16), 0.9)
-    assert worst(trajectory(tmp_path, "value"), expected) < 1e-6
+    settings = (
+        "train.precision=bf16", "teachers.ema.momentum=0.9996", f"train.zero={stage}",
+        f"train.steps={LONG}",
+    )  # fmt: skip
+    fit_ranks(recipe, tmp_path, 2, *settings, change=compare_with_float64)
+    assert len(outcome_of(tmp_path).losses) == LONG
+
+
+def saw_rounded_averages() -> None:
+    """Let a rank see what its teacher's forward passes use, and the averages behind it."""
+    from ssl_scale import dist
+    from ssl_scale.train.ops import Ops
+
+    update = Ops.update_teachers
+
+    def look(self: Ops) -> dict[str, float]:
+        figures = update(self)
+        teacher = self.system.teachers["ema"]
+        for name, average in teacher.fp32_shards().items():
+            place = teacher._places[name]
+            rounded = dict(teacher.named_parameters())[name].view(-1)
+            own = rounded[place.start : place.start + place.numel]
+            assert torch.equal(own.float(), average.bfloat16().float()), name
+            ranks = dist.gather_objects(rounded.detach().clone())
+            assert all(torch.equal(ranks[0], other) for other in ranks), name
+        return figures
+
+    Ops.update_teachers = look  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_in_bf16_every_rank_uses_the_same_rounded_averages(
+    stage: int, recipe: Path, tmp_path: Path
+) -> None:
+    settings = (f"train.zero={stage}", "train.precision=bf16", "train.steps=3")
+    fit_ranks(recipe, tmp_path, 2, *settings, change=saw_rounded_averages)
 
 
 @pytest.mark.parametrize("stage", [3])

@@ -19,6 +19,7 @@ from ssl_scale.data.loader import TrainingStream
 from ssl_scale.optim.groups import parameter_groups
 from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.recipe.recipe import Recipe
+from ssl_scale.sharding import Unsharded
 from ssl_scale.system.build import build_system
 from ssl_scale.system.system import System
 from ssl_scale.train import feed, mixing
@@ -232,7 +233,7 @@ def train_plainly(
             continue
         progress = index / total
         for teacher in system.teachers.values():
-            teacher.before_step(system, lambda parameter: parameter.data.view(-1), progress)
+            teacher.before_step(system, Unsharded(), progress)
         counts: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         for batch in batches:
@@ -252,7 +253,7 @@ def train_plainly(
             nn.utils.clip_grad_norm_(trained, optim.clip)
         optimizer.step()
         for teacher in system.teachers.values():
-            teacher.update(system, lambda parameter: parameter.data.view(-1), progress)
+            teacher.update(system, Unsharded(), progress)
         outcome.losses.append(
             {
                 f"loss/{name}": float(total_loss.detach()) / float(counts[name])

@@ -56,7 +56,7 @@ def capture(
 
     Args:
         sharded: the engine's trained parameters.
-        fp32_shards: parameter name -> local fp32 values, of teachers stored in less.
+        fp32_shards: parameter name -> this rank's fp32 piece, of teachers stored in less.
         observed: name -> tensor of the observers' state, equal on all ranks.
     """
     contents = Contents()
@@ -72,12 +72,15 @@ def capture(
         if (counter := sharded.counter(fragment)) is not None:
             contents.counters[name] = counter
     for name, parameter in _untrained(sharded):
-        if dist.rank() != 0 and not is_partitioned(parameter):
-            continue
-        place = local_slice(parameter, dist.rank())
-        values = fp32_shards.get(name, local_values(parameter)).view(-1)[: place.numel]
-        if place.numel:
-            piece = Piece(values, place.start, full_shape(parameter))
+        place, values = local_slice(parameter, dist.rank()), local_values(parameter)
+        is_piece = is_partitioned(parameter)
+        if name in fp32_shards:
+            values = fp32_shards[name]
+            student = sharded.fragments.get(_copied(name))
+            if student is not None and sharded.is_scattered(student.parameter):
+                place, is_piece = student.place, True
+        if place.numel and (is_piece or dist.rank() == 0):
+            piece = Piece(values.view(-1)[: place.numel], place.start, full_shape(parameter))
             contents.pieces[f"value/{name}"] = piece
     if dist.rank() == 0:
         contents.pieces.update(_whole("buffer", dict(sharded.module.named_buffers())))
@@ -132,6 +135,11 @@ def restore(sharded: ShardedState, reader: Reader) -> dict[str, Tensor]:
     for name, buffer in sharded.module.named_buffers():
         buffer.copy_(reader.read_whole(f"buffer/{name}").view(buffer.shape))
     return shards
+
+
+def _copied(name: str) -> str:
+    """The student's parameter that a teacher's is a copy of: ``teachers.<name>.<the same>``."""
+    return name.split(".", 2)[2]
 
 
 def _untrained(sharded: ShardedState) -> Iterator[tuple[str, nn.Parameter]]:
