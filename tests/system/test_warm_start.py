@@ -8,8 +8,10 @@ import torch
 from ssl_scale.errors import RecipeError, SslScaleError
 from ssl_scale.nn.position import resized
 from ssl_scale.recipe.reading import read_recipe
+from ssl_scale.recipe.warm_start import WarmStart
 from ssl_scale.system.build import build_system
 from ssl_scale.system.system import System
+from ssl_scale.system.warm_start import start_parts
 from tests.checkpoint.writing import flip, save_module
 from tests.train.tiny import make_recipe
 
@@ -224,3 +226,15 @@ def test_first_weights_do_not_make_another_recipe_and_paths_are_kept_whole(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "recipe.yaml").write_text(recipe.to_yaml())
     assert read_recipe(tmp_path / "other").init_from == recipe.init_from
+
+
+def test_buffers_that_are_made_anew_are_neither_taken_nor_left(tmp_path: Path) -> None:
+    parts = [torch.nn.Linear(2, 2) for _ in range(2)]
+    for number, part in enumerate(parts):
+        part.register_buffer("places", torch.full((3,), float(number)), persistent=False)
+    save_module(tmp_path, {"part": parts[0]}, 1)
+    system = torch.nn.ModuleDict({"part": parts[1]})
+    reports = start_parts(system, [WarmStart(str(tmp_path), ("part",))])
+    assert reports["part"].left == () and set(reports["part"].matched) == {"weight", "bias"}
+    assert torch.equal(parts[1].weight, parts[0].weight)
+    assert torch.equal(parts[1].get_buffer("places"), torch.ones(3))
