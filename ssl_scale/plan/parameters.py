@@ -1,5 +1,6 @@
 """What a system's tensors are, as far as memory goes: how many numbers, and who moves them."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ class Inventory:
     Args:
         parts: what they belong to.
         groups: numbers of each trained parameter, in the optimizer's groups and in their order.
+        followed: of each of these, how many teachers average it.
         frozen: numbers of each parameter of the student that stays as it is.
         averaged: numbers of each parameter of teachers that average.
         copied: numbers of each parameter of other teachers.
@@ -45,6 +47,7 @@ class Inventory:
 
     parts: tuple[Part, ...]
     groups: tuple[tuple[int, ...], ...]
+    followed: tuple[tuple[int, ...], ...]
     frozen: tuple[int, ...]
     averaged: tuple[int, ...]
     copied: tuple[int, ...]
@@ -55,6 +58,12 @@ class Inventory:
     def trained(self) -> int:
         """Numbers that gradients move."""
         return sum(map(sum, self.groups))
+
+    @property
+    def num_followed(self) -> int:
+        """Numbers of averages of trained parameters."""
+        pairs = zip(self.groups, self.followed, strict=True)
+        return sum(n * count for pair in pairs for n, count in zip(*pair, strict=True))
 
     @property
     def taught(self) -> tuple[int, ...]:
@@ -77,9 +86,16 @@ def take_stock(system: System, optim: Optimizer) -> Inventory:
     copied = [p for p in rest if id(p) in ids["copied"]]
     frozen = [p for p in rest if id(p) not in ids["averaged"] | ids["copied"]]
     buffers = dict(system.named_buffers())
+    followers = Counter(
+        id(student)
+        for teacher in system.teachers.values()
+        if isinstance(teacher, EMATeacher)
+        for _, _, student in teacher.pairs(system)
+    )
     return Inventory(
         parts=tuple(_parts(system)),
         groups=tuple(tuple(map(full_numel, group["params"])) for group in groups),
+        followed=tuple(tuple(followers[id(p)] for p in group["params"]) for group in groups),
         frozen=tuple(map(full_numel, frozen)),
         averaged=tuple(map(full_numel, averaged)),
         copied=tuple(map(full_numel, copied)),

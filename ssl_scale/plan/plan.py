@@ -13,6 +13,7 @@ from ssl_scale.plan.gpus import GPU
 from ssl_scale.plan.memory import RankBytes, bytes_per_rank
 from ssl_scale.plan.parameters import Inventory, Part, moments_of, take_stock
 from ssl_scale.recipe.recipe import Recipe
+from ssl_scale.recipe.train_plan import TrainPlan
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def make_plan(recipe: Recipe, machines: Machines, vocab_size: int | None = None)
 
     def ranks_of(world_size: int) -> dict[int, RankBytes]:
         kept = cost_of_steps(recipe, counter, world_size, sizes).activations
-        return bytes_by_stage(inventory, recipe.train.precision, world_size, moments, kept)
+        return bytes_by_stage(inventory, recipe.train, world_size, moments, kept)
 
     ranks = ranks_of(machines.world_size)
     own = recipe.train.zero
@@ -174,15 +175,21 @@ def make_plan(recipe: Recipe, machines: Machines, vocab_size: int | None = None)
 
 
 def bytes_by_stage(
-    inventory: Inventory, precision: str, world_size: int, moments: int, activations: float
+    inventory: Inventory, train: TrainPlan, world_size: int, moments: int, activations: float
 ) -> dict[int, RankBytes]:
-    """A rank's bytes under each ZeRO stage that the precision may have."""
+    """A rank's bytes under each ZeRO stage that the precision may have, with the same options."""
     return {
         stage: bytes_per_rank(
-            inventory, stage, precision, world_size, moments, activations=activations
+            inventory,
+            stage,
+            train.precision,
+            world_size,
+            moments,
+            train.zero_options,
+            activations=activations,
         )
         for stage in range(4)
-        if stage or precision == "fp32"
+        if stage or train.precision == "fp32"
     }
 
 

@@ -54,7 +54,9 @@ def _ranks(plan: Plan) -> str:
     stages = list(plan.ranks)
     own = {stage: "*" if stage == plan.stage else "" for stage in stages}
     rows = [("GiB a rank", *(f"{own[stage]}ZeRO-{stage}" for stage in stages))]
-    names = [*(each.name for each in fields(RankBytes)), "total"]
+    on_device = [each.name for each in fields(RankBytes) if each.name != "host"]
+    has_host = any(rank.host for rank in plan.ranks.values())
+    names = [*on_device, "total", *(["host"] if has_host else [])]
     rows += [
         (name, *(_gib(getattr(plan.ranks[stage], name)) for stage in stages)) for name in names
     ]

@@ -12,6 +12,7 @@ from ssl_scale.plan.fitting import advise
 from ssl_scale.plan.memory import RankBytes, bytes_per_rank
 from ssl_scale.plan.parameters import Inventory, Part, moments_of
 from ssl_scale.recipe.train_plan import TrainPlan
+from ssl_scale.recipe.zero_options import ZeroOptions
 
 M = 1_000_000
 
@@ -19,7 +20,10 @@ M = 1_000_000
 def inventory(
     *groups: tuple[int, ...], frozen: tuple[int, ...] = (), averaged: tuple[int, ...] = ()
 ) -> Inventory:
-    return Inventory((Part("all", 0, 0),), groups, frozen, averaged, (), 0, ("name",))
+    """Averages follow the last trained parameters."""
+    counts = iter([*[0] * (sum(map(len, groups)) - len(averaged)), *[1] * len(averaged)])
+    followed = tuple(tuple(next(counts) for _ in group) for group in groups)
+    return Inventory((Part("all", 0, 0),), groups, followed, frozen, averaged, (), 0, ("name",))
 
 
 def test_in_whole_pieces_it_is_the_papers_table() -> None:
@@ -63,16 +67,34 @@ def test_stage_3_pads_tensors_and_keeps_small_ones_whole() -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_teachers_are_whole_up_to_stage_2(stage: int) -> None:
+def test_up_to_stage_2_averages_lie_with_the_masters_and_their_copies_whole(stage: int) -> None:
     taught = inventory((M,), averaged=(M,))
-    assert bytes_per_rank(taught, stage, "bf16", 4, 2).teachers == (2 + 4) * M
+    assert bytes_per_rank(taught, stage, "bf16", 4, 2).teachers == (2 + 4 / 4) * M
     assert bytes_per_rank(taught, stage, "fp32", 4, 2).teachers == 4 * M
+    # The second rank has half of what is not followed, and all of the average.
+    uneven = inventory((3 * M, M), averaged=(M,))
+    assert bytes_per_rank(uneven, stage, "bf16", 2, 2).teachers == (2 + 4) * M
 
 
 def test_teachers_are_shared_out_under_stage_3() -> None:
     taught = inventory((M,), averaged=(M,))
     found = {ranks: bytes_per_rank(taught, 3, "bf16", ranks, 2).teachers for ranks in (1, 2, 4)}
     assert found == {1: 6 * M, 2: 3 * M, 4: 1.5 * M}
+
+
+def test_what_is_offloaded_lies_on_the_host() -> None:
+    whole = inventory((M,) * 4)
+    options = ZeroOptions(offload_optimizer=True, offload_parameters=True)
+    found = bytes_per_rank(whole, 3, "bf16", 4, 2, options)
+    assert (found.states, found.host) == (0, (2 + 4 + 4 + 8) * M)
+    assert bytes_per_rank(whole, 3, "bf16", 4, 2).host == 0
+
+
+def test_buckets_are_as_large_as_they_are_set() -> None:
+    options = ZeroOptions(bucket=10 * M)
+    assert bytes_per_rank(inventory((M,)), 2, "bf16", 2, 2, options).temporary == 2 * 2 * 10 * M
+    once = ZeroOptions(bucket=10 * M, overlap=False)
+    assert bytes_per_rank(inventory((M,)), 2, "bf16", 2, 2, once).temporary == 2 * 10 * M
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_scale.plan import memory
+from ssl_scale.plan import memory, pieces
 from ssl_scale.plan.checkpoint_size import checkpoint_bytes
 from ssl_scale.recipe.reading import read_recipe
 from tests.train.live_bytes import SIZE, measured, planned, stock_of
@@ -24,7 +24,7 @@ def test_deepspeeds_settings_are_those_that_are_planned_with() -> None:
 
     settings = DeepSpeedZeroConfig()
     assert settings.reduce_bucket_size == memory.REDUCE_BUCKET
-    assert settings.param_persistence_threshold == memory.PERSISTENT
+    assert settings.param_persistence_threshold == pieces.PERSISTENT
     assert settings.max_live_parameters == memory.MAX_LIVE
     assert settings.sub_group_size == memory.SUB_GROUP
 
