@@ -12,7 +12,7 @@ from pathlib import Path
 from ssl_scale.checkpoint.layout import write_durably
 from ssl_scale.errors import SslScaleError
 from ssl_scale.train.lease.holder import Holder
-from ssl_scale.train.lease.page import Page, create, read
+from ssl_scale.train.lease.page import Page, read
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class Lease:
         self.path = path
         self.holder = holder
         self.failure: SslScaleError | None = None
+        self._draft = Page.of(holder, 0).draft(path.parent)
         self._beats = 0
         self._is_failing = False
         self._released = threading.Event()
@@ -55,15 +56,18 @@ class Lease:
         self._released.set()
         self._thread.join()
         with suppress(OSError):  # whoever comes next sees that this process is gone
+            self._draft.unlink(missing_ok=True)
             page = read(self.path)
             if page is not None and page.token == self.holder.token:
                 self.path.unlink()
 
     def _beat_on(self) -> None:
-        while self.failure is None and not self._released.wait(self.holder.beat_s):
+        while not self._released.wait(self.holder.beat_s):
             try:
                 self._beat()
                 self._is_failing = False
+            except SslScaleError:
+                return
             except OSError as error:
                 if not self._is_failing:
                     _log.warning("%s can't be renewed: %s; training goes on", self.path, error)
@@ -71,16 +75,10 @@ class Lease:
 
     def _beat(self) -> None:
         self._beats += 1
-        mine = Page.of(self.holder, self._beats)
-        page = read(self.path)
-        if page is None:  # removed by hand; if another is quicker, the next beat sees it
-            create(self.path, mine)
-        elif page.token != self.holder.token:
-            self.failure = _lost(self.path, page)
-        else:
-            draft = mine.draft(self.path.parent)
-            write_durably(draft, mine.raw)
-            draft.replace(self.path)
+        self.check()  # on a full disk this is as far as it comes
+        write_durably(self._draft, Page.of(self.holder, self._beats).raw)
+        self.check()  # again: to write may take long
+        self._draft.replace(self.path)
 
 
 def _lost(path: Path, page: Page) -> SslScaleError:
