@@ -9,7 +9,6 @@ waits for the other parts by looking at the folder.
 
 import contextlib
 import json
-import os
 import shutil
 import threading
 import time
@@ -18,10 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import Tensor
-
 from ssl_scale.checkpoint import layout
+from ssl_scale.checkpoint.tensor_file import write_tensors
 from ssl_scale.errors import CheckpointError
 from ssl_scale.train.checkpoint.contents import Contents
 from ssl_scale.train.checkpoint.host_copies import HostCopies
@@ -134,17 +131,14 @@ def write_part(folder: Path, rank: int, world_size: int, step: int, part: Conten
     """Write one rank's tensors and then, whole, the page that describes them."""
     stem = layout.part_name(rank)
     data = folder / f"{stem}.safetensors"
-    tensors: dict[str, Tensor] = {key: piece.values for key, piece in part.pieces.items()}
-    save_file(tensors, data)
-    with data.open("rb+") as file:
-        os.fsync(file.fileno())
+    checksum = write_tensors(data, {key: piece.values for key, piece in part.pieces.items()})
     page = {
         "rank": rank,
         "world_size": world_size,
         "step": step,
         "file": data.name,
         "bytes": data.stat().st_size,
-        "xxh3": layout.checksum(data),
+        "xxh3": checksum,
         "tensors": {
             key: {"start": piece.start, "shape": list(piece.shape)}
             for key, piece in part.pieces.items()
@@ -153,8 +147,9 @@ def write_part(folder: Path, rank: int, world_size: int, step: int, part: Conten
     }
     draft = folder / f".{stem}.json"
     layout.write_durably(draft, json.dumps(page).encode())
-    draft.rename(folder / f"{stem}.json")
     layout.sync_folder(folder)
+    # Rank 0 may rename the folder as soon as it sees this: it flushes the name.
+    draft.rename(folder / f"{stem}.json")
 
 
 def wait_for_parts(folder: Path, world_size: int, patience_s: float) -> list[dict[str, Any]]:
