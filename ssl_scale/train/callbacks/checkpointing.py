@@ -30,7 +30,7 @@ def choose(
 ) -> Reader | None:
     """The newest checkpoint that every rank can read whole; None if there is none.
 
-    Rank 0 chooses, every rank verifies, and a failure on any rank makes all fall back together;
+    Rank 0 chooses, every rank verifies a share, and a failure on any rank makes all fall back together;
     the ranks that cannot read one say why.
 
     Args:
@@ -64,7 +64,7 @@ def choose(
 def _open(folder: Path) -> tuple[Reader | None, CheckpointError | None]:
     try:
         reader = Reader(folder)
-        reader.verify()
+        reader.verify(dist.rank(), dist.world_size())
     except CheckpointError as failure:
         return None, failure
     except (OSError, ValueError, KeyError) as failure:
