@@ -2,8 +2,8 @@
 
 ``step-000012000/`` holds, for each rank, ``part-00000.safetensors`` and ``part-00000.json`` (what
 is in it, its size and checksum), and ``COMMIT``, written last, sealed with its own checksum. It is
-made under another name (``step-000012000.tmp-<attempt>``) and renamed, so a folder without a valid
-``COMMIT`` is never a checkpoint: it is reported and passed over.
+made under another name (``step-000012000.tmp-<attempt>-<save>``) and renamed, so a folder without a
+valid ``COMMIT`` is never a checkpoint: it is reported and passed over.
 """
 
 import json

@@ -206,6 +206,34 @@ def test_a_rank_that_failed_before_the_others_began_fails_the_save_too(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_step_saved_again_finds_nothing_of_a_save_that_failed(tmp_path: Path) -> None:
+    first, second = (Writer(tmp_path, rank, 2, 1, patience_s=60) for rank in range(2))
+    broken = Contents({"master/w": Piece(torch.empty(3, device="meta"), 0, (3,))})
+    first.save(4, broken, STATE)
+    assert first.join()
+    second.save(4, contents(3, 1, 2), STATE)  # its part comes after the save has failed
+    assert second.join() is None
+    # The run goes back, and comes to the same step by other batches.
+    first.save(4, contents(4, 0, 2), STATE)
+    time.sleep(0.2)
+    second.save(4, contents(4, 1, 2), STATE)
+    assert (first.join(), second.join()) == (None, None)
+    found = Reader(tmp_path / "step-000000004")
+    found.verify()
+    assert torch.equal(found.read_whole("master/w"), weights_after(4))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000004"]
+
+
+def test_the_next_save_of_a_faster_rank_is_left_alone(tmp_path: Path) -> None:
+    first, second = (Writer(tmp_path, rank, 2, 1, patience_s=60) for rank in range(2))
+    second.save(4, contents(4, 1, 2), STATE)
+    second.save(8, contents(8, 1, 2), STATE)
+    assert second.join() is None
+    first.save(4, contents(4, 0, 2), STATE)
+    first.save(8, contents(8, 0, 2), STATE)
+    assert first.join() is None and steps_of(tmp_path) == [8, 4]
+
+
 def test_a_part_that_never_comes_fails_the_save(tmp_path: Path) -> None:
     writer = Writer(tmp_path, 0, 2, 1, patience_s=0.05)
     writer.save(4, contents(4, 0, 2), STATE)

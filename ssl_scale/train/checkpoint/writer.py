@@ -58,6 +58,7 @@ class Writer:
         self.patience_s = patience_s
         self.may_commit = may_commit
         self.pinned: tuple[int, ...] = ()
+        self._saves = 0
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._host = HostCopies()
@@ -73,6 +74,7 @@ class Writer:
             state: counters and descriptions; rank 0's is kept.
         """
         self.join()
+        self._saves += 1  # counted alike on all ranks, since they save together
         self._copied.clear()
         self._thread = threading.Thread(target=self._write_guarded, args=(step, part, state))
         self._thread.start()
@@ -117,14 +119,15 @@ class Writer:
             self.may_commit()
         commit(folder, final, step, parts, state)
         for leftover in self.checkpoints.glob("step-*.tmp-*"):
-            # Other ranks may be at the next one already.
-            if leftover.name < folder.name or not leftover.name.endswith(f".tmp-{self.attempt}"):
+            # Other ranks may be at the next one already, but no further.
+            if not leftover.name.endswith(f".tmp-{self.attempt}-{self._saves + 1}"):
                 shutil.rmtree(leftover, ignore_errors=True)
         # This one stays even if a newer one, whose bytes are damaged, is still there.
         layout.retain(self.checkpoints, self.keep_last, self.keep_every, (*self.pinned, step))
 
     def _draft(self, step: int) -> Path:
-        return self.checkpoints / f"{layout.folder_name(step)}.tmp-{self.attempt}"
+        # A run that has gone back saves a step again: of a save that failed it must find nothing.
+        return self.checkpoints / f"{layout.folder_name(step)}.tmp-{self.attempt}-{self._saves}"
 
 
 def write_part(folder: Path, rank: int, world_size: int, step: int, part: Contents) -> None:
