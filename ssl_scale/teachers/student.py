@@ -1,5 +1,7 @@
 """The student as it was at one point of its training."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,10 @@ class StudentTeacher(Teacher):
         self._is_taken: bool | None = None  # read off the buffer once: that may wait for a device
 
     def start(self, system: nn.Module, shards: Shards) -> None:
-        """Nothing has been taken, or a checkpoint will tell."""
+        """There is nothing to begin with."""
+
+    def load_fp32_shards(self, values: Mapping[str, Tensor]) -> None:
+        """The checkpoint tells whether the copy was taken."""
         self._is_taken = None
 
     @torch.no_grad()

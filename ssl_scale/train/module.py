@@ -169,11 +169,11 @@ class PretrainingModule(pl.LightningModule):
         """One optimizer step, or none where it would spoil the run."""
         self.report = StepReport()  # the last step's features go before this step's come
         self.sharded.forget_gradients()
-        self.buffers_before.keep()
         if any(teacher.moves_before_step for teacher in self.system.teachers.values()):
             self.wait_to_change()
         for teacher in self.system.teachers.values():
             teacher.before_step(self.system, self.sharded, self.progress.fraction)
+        self.buffers_before.keep()  # what teachers did before the step stays, taken or not
         self.optim.apply(self.sharded.inner, self.progress.fraction, self.progress.done)
         ops = Ops(
             self,

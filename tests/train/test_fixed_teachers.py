@@ -1,5 +1,6 @@
 """Teachers that do not move: from a folder, or the student at one point of its training."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,53 @@ def test_the_students_copy_is_taken_once_and_survives_a_stop(tmp_path: Path) -> 
         whole, resumed = saved(tmp_path / "run"), saved(run)
         assert resumed.keys() == whole.keys()
         assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def the_fifth_step_is_no_number() -> None:
+    from ssl_scale.train.ops import Ops
+
+    forward = Ops._forward
+
+    def altered(self: Ops, micro: int) -> Tensor:
+        return forward(self, micro) * (math.nan if self.index == 4 else 1)
+
+    Ops._forward = altered  # type: ignore[method-assign]
+
+
+@pytest.mark.dist
+def test_the_copy_stays_taken_where_its_step_is_left_out(tmp_path: Path) -> None:
+    path = recipe_with(tmp_path, AT)
+    change = the_fifth_step_is_no_number
+    fit_ranks(path, tmp_path / "whole", 1, change=change)
+    for stop in (5, 8):
+        fit_ranks(path, tmp_path / "parted", 1, max_steps=stop, change=change)
+    whole, parted = saved(tmp_path / "whole"), saved(tmp_path / "parted")
+    assert whole["buffer/teachers.fixed.taken"]
+    assert all(torch.equal(parted[name], value) for name, value in whole.items())
+    at_stop = saved(tmp_path / "parted", 5)
+    assert at_stop["buffer/teachers.fixed.taken"]
+
+
+def the_sixth_step_spikes() -> None:
+    from ssl_scale.train.ops import Ops
+
+    forward = Ops._forward
+
+    def altered(self: Ops, micro: int) -> Tensor:
+        return forward(self, micro) * (1e3 if self.module.progress.drawn == 5 else 1)
+
+    Ops._forward = altered  # type: ignore[method-assign]
+
+
+@pytest.mark.dist
+def test_the_copy_is_taken_again_where_the_run_goes_back_before_it(tmp_path: Path) -> None:
+    path = recipe_with(tmp_path, AT)
+    settings = ("data.per_step=all", "train.save_every=3", "train.guard={spike: 50, window: 2}")
+    fit_ranks(path, tmp_path / "run", 1, *settings, change=the_sixth_step_spikes)
+    plain = train_plainly(path, *settings, passed_over=[3, 4, 5])
+    weights = outcome_of(tmp_path / "run").weights
+    assert weights.pop("teachers.fixed.taken") and plain.weights.pop("teachers.fixed.taken")
+    assert worst_weight(weights, plain.weights)[0] < 5e-6
 
 
 @pytest.mark.dist
