@@ -112,6 +112,7 @@ def train(
         total, last = end, min(last, end)
     if done >= last:
         say(f"{run_folder}: {done} of {total} steps are done; nothing is left to do")
+        mark_completed(run_folder, done, total)
         return
     module = PretrainingModule(recipe, total, done, passed, last)
     module.lease = lease
@@ -176,11 +177,16 @@ def train(
             f"{checkpoints}: the checkpoint after step {module.progress.done}, the last, could not "
             f"be written: {checkpointing.failure}; start again to repeat what it lost"
         )
-    if module.progress.stopping:
+    mark_completed(run_folder, module.progress.done, total)
+    if module.progress.stopping and module.progress.done < total:
         say(f"stopped after step {module.progress.done}, saved; start again to continue")
         sys.exit(STOPPED)
-    if module.progress.done >= total and trainer.is_global_zero:
-        write_atomically(run_folder / "COMPLETED", f"{module.progress.done}\n")
+
+
+def mark_completed(run_folder: Path, done: int, total: int) -> None:
+    """Tell other programs if a run has come to its end."""
+    if done >= total and LaunchEnvironment().global_rank() == 0:
+        write_atomically(run_folder / "COMPLETED", f"{done}\n")
 
 
 def make_trainer(strategy: ZeroStrategy, place: LaunchEnvironment, run_folder: Path) -> pl.Trainer:
@@ -264,8 +270,8 @@ def set_aside(checkpoints: Path) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the user once."""
-    if dist.rank() == 0:
+    """Tell the user once, whether the process group still exists or not."""
+    if LaunchEnvironment().global_rank() == 0:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 

@@ -92,6 +92,32 @@ def test_one_ranks_signal_stops_all_after_the_same_step(recipe: Path, tmp_path: 
     assert (tmp_path / "COMPLETED").read_text() == "8\n"
 
 
+def ask_to_stop_before_the_last_step() -> None:
+    from ssl_scale.train.ops import Ops
+
+    share_counts = Ops.share_counts
+
+    def ask_and_share(self: Ops) -> None:
+        self.stop = self.index == 7
+        share_counts(self)
+
+    Ops.share_counts = ask_and_share  # type: ignore[method-assign]
+
+
+@pytest.mark.dist
+def test_a_run_that_is_stopped_at_its_end_is_completed(recipe: Path, tmp_path: Path) -> None:
+    settings = ("train.zero=0",)
+    assert fit_ranks(recipe, tmp_path, 2, *settings, change=ask_to_stop_before_the_last_step) == [
+        0,
+        0,
+    ]
+    assert (tmp_path / "COMPLETED").read_text() == "8\n"
+    # Killed between the last checkpoint and the note.
+    (tmp_path / "COMPLETED").unlink()
+    assert fit_ranks(recipe, tmp_path, 2, *settings) == [0, 0]
+    assert (tmp_path / "COMPLETED").read_text() == "8\n"
+
+
 @pytest.mark.dist
 def test_max_steps_ends_early_and_starting_again_goes_on(recipe: Path, tmp_path: Path) -> None:
     for steps in (2, 2, 3):
