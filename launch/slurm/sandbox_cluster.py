@@ -1,0 +1,217 @@
+"""A private Slurm cluster on this machine: munged, slurmctld and one slurmd a virtual node."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_scale.errors import SslScaleError
+
+from .owned_process import OwnedProcess, end, with_variable
+from .packages import require_packages, search_path
+from .sandbox_config import LOOPBACK, Layout, node_names, slurm_configuration
+
+MARK = "SSL_LAUNCH_SANDBOX"
+START_S = 30.0
+END_S = 10.0
+LOOK_S = 0.1
+CPUS = 8
+
+
+class SandboxCluster:
+    """The cluster below a folder, running or not.
+
+    Args:
+        folder: everything of it lies there.
+        environment: that its processes start from.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] = os.environ) -> None:
+        self.layout = Layout(folder.absolute())
+        self._path = search_path(environment)
+        self._inherited = environment
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables under which Slurm's commands talk to this cluster."""
+        ours = {"PATH": self._path, "SLURM_CONF": str(self.layout.configuration)}
+        # Where we run in a job of another Slurm, its variables would decide for this one's.
+        others = {
+            name: value
+            for name, value in self._inherited.items()
+            if not name.startswith(("SLURM_", "SBATCH_", "SRUN_"))
+        }
+        return {**others, **ours}
+
+    def up(self, nodes: int) -> None:
+        """Start it and wait until all nodes take jobs.
+
+        Raises:
+            SslScaleError: packages are missing, it runs already, or a server does not start.
+        """
+        require_packages(self._inherited)
+        if alive := [process for process in self._recorded() if process.is_alive]:
+            raise SslScaleError(
+                f"{self.layout.folder}: must hold no running sandbox, but holds "
+                f"{', '.join(map(str, alive))}; ssl-launch sandbox down ends it, another --folder "
+                "makes a second one"
+            )
+        self._make_files()
+        mark = secrets.token_hex(16)
+        try:
+            with _free_ports(1 + nodes) as ports:
+                self._start_all(ports, mark)
+        except BaseException:
+            self.down()
+            raise
+
+    def down(self) -> list[OwnedProcess]:
+        """End its jobs and everything it started; returns what could not be ended."""
+        record = self._read_record()
+        processes = self._recorded()
+        if any(process.is_alive for process in processes):
+            self._cancel_jobs()
+        # Servers first, or a node would start anew what its controller still wants.
+        remaining = end(list(reversed(processes)), END_S)
+        if mark := record.get("mark"):
+            remaining += end(list(with_variable(MARK, mark)), END_S)
+        self._children = [child for child in self._children if child.poll() is None]
+        if not remaining:
+            self.layout.records.unlink(missing_ok=True)
+        return remaining
+
+    def command(self, *words: str) -> str:
+        """Run one of Slurm's commands; returns what it printed.
+
+        Raises:
+            SslScaleError: it failed.
+        """
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+        )
+        if done.returncode:
+            raise SslScaleError(f"{words[0]} must succeed, but: {done.stderr.strip()}")
+        return done.stdout
+
+    def _make_files(self) -> None:
+        layout = self.layout
+        with contextlib.suppress(FileNotFoundError):
+            if layout.folder.lstat().st_uid != os.getuid() or layout.folder.is_symlink():
+                raise SslScaleError(f"{layout.folder}: must be a folder of yours, but is not")
+            shutil.rmtree(layout.folder / "state", ignore_errors=True)
+        layout.make()
+        key = layout.munge / "key"
+        key.unlink(missing_ok=True)
+        with open(os.open(key, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(128))
+        (layout.folder / "plugstack.conf").write_text("")
+
+    def _start_all(self, ports: Sequence[int], mark: str) -> None:
+        layout, names = self.layout, node_names(len(ports) - 1)
+        text = slurm_configuration(layout, socket.gethostname(), ports, CPUS)
+        layout.configuration.write_text(text)
+        munge = [f"--{name}-file={layout.munge / name}" for name in ("key", "seed", "pid")]
+        # By force, since the folder is its owner's alone, and munge would have it open to all.
+        munge += [f"--socket={layout.socket}", "--foreground", "--num-threads=2", "--force"]
+        self._start("munged", ["munged", *munge], mark)
+        self._wait("munged", layout.socket.exists)
+        controller = ["slurmctld", "-D", "-c", "-f", str(layout.configuration)]
+        self._start("slurmctld", controller, mark)
+        for name in names:
+            node = ["slurmd", "-D", "-N", name, "-f", str(layout.configuration)]
+            self._start(name, node, mark)
+        self._wait("slurmctld", lambda: self._idle_nodes() == len(names))
+
+    def _start(self, name: str, command: Sequence[str], mark: str) -> None:
+        with (self.layout.logs / f"{name}.out").open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.layout.folder,
+                env={**self.environment, MARK: mark},
+                start_new_session=True,
+            )
+        self._children.append(process)
+        known = OwnedProcess.of(name, process.pid)
+        processes = [*self._recorded(), *([known] if known else [])]
+        record = {"mark": mark, "processes": [dataclasses.asdict(entry) for entry in processes]}
+        draft = self.layout.records.with_suffix(".tmp")
+        draft.write_text(json.dumps(record, indent=1) + "\n")
+        draft.replace(self.layout.records)
+
+    def _wait(self, name: str, is_ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_S
+        while not is_ready():
+            has_ended = any(child.poll() is not None for child in self._children)
+            if has_ended or time.monotonic() > deadline:
+                said = (self.layout.logs / f"{name}.out").read_text(errors="replace")[-2000:]
+                raise SslScaleError(
+                    f"the sandbox's servers must all run within {START_S:g} s, but do not; their "
+                    f"logs are in {self.layout.logs}; {name} said:\n{said}"
+                )
+            time.sleep(LOOK_S)
+
+    def _idle_nodes(self) -> int:
+        try:
+            states = self.command("sinfo", "--noheader", "--Node", "--format=%T").split()
+        except SslScaleError:
+            return 0
+        return states.count("idle")
+
+    def _cancel_jobs(self) -> None:
+        with contextlib.suppress(SslScaleError, subprocess.TimeoutExpired):
+            jobs = self.command("squeue", "--noheader", "--format=%A").split()
+            if jobs:
+                self.command("scancel", "--full", "--signal=KILL", *jobs)
+                self.command("scancel", *jobs)
+            deadline = time.monotonic() + END_S
+            while time.monotonic() < deadline and self.command("squeue", "--noheader").strip():
+                time.sleep(LOOK_S)
+
+    def _read_record(self) -> dict[str, Any]:
+        try:
+            record = json.loads(self.layout.records.read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise SslScaleError(
+                f"{self.layout.records}: must hold the processes of the sandbox, but is damaged "
+                f"({error}); end them by hand and remove it"
+            ) from error
+        return dict(record)
+
+    def _recorded(self) -> list[OwnedProcess]:
+        return [OwnedProcess(**entry) for entry in self._read_record().get("processes", [])]
+
+
+@contextlib.contextmanager
+def _free_ports(count: int) -> Iterator[list[int]]:
+    """Ports of the loopback address that nobody else is given until the servers have them.
+
+    The sockets stay bound without listening and allow reuse, as Slurm's own do.
+    """
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            holder = stack.enter_context(socket.socket())
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind((LOOPBACK, 0))
+            ports.append(holder.getsockname()[1])
+        yield ports

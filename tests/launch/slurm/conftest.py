@@ -1,0 +1,46 @@
+"""A private Slurm cluster for the tests that are marked slurm."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ssl_scale_launch.slurm.packages import how_to_install, missing_packages
+from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
+
+
+def require_slurm() -> None:
+    """Skip where Slurm is not installed; where CI is true, fail."""
+    if not (missing := missing_packages(os.environ)):
+        return
+    message = f"tests on a Slurm cluster: {how_to_install(missing)}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[SandboxCluster]:
+    """Two virtual nodes."""
+    require_slurm()
+    # pytest's own folders lie too deep for the path of a socket.
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    made = SandboxCluster(folder)
+    try:
+        made.up(nodes=2)
+        yield made
+    finally:
+        assert made.down() == []
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    """A place for a sandbox that a test starts itself."""
+    require_slurm()
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    yield folder
+    SandboxCluster(folder).down()
+    shutil.rmtree(folder)
