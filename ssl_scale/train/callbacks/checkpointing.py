@@ -30,8 +30,8 @@ def choose(
 ) -> Reader | None:
     """The newest checkpoint that every rank can read whole; None if there is none.
 
-    Rank 0 chooses, every rank verifies a share, and a failure on any rank makes all fall back together;
-    the ranks that cannot read one say why.
+    Rank 0 chooses, every rank verifies a share, and a failure on any rank makes all fall back
+    together; the ranks that cannot read one say why.
 
     Args:
         checkpoints: the folder of all checkpoints.
