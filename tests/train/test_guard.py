@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_scale import dist
+from ssl_scale.checkpoint.reader import Reader
 from ssl_scale.errors import SslScaleError
 from ssl_scale.recipe.guard_plan import GuardPlan
 from ssl_scale.train.guard import Guard
@@ -18,6 +19,7 @@ from tests.train.tiny import (
     Outcome,
     fit_ranks,
     make_recipe,
+    newest,
     outcome_of,
     train_plainly,
     worst_loss,
@@ -79,6 +81,9 @@ def test_it_goes_on_as_it_was() -> None:
     other.load_state_dict(json.loads(json.dumps(one.state_dict())))
     assert other.state_dict() == one.state_dict()
     assert other.skipped == 1 and other.state_dict()["recent"] == {"mae": [1.1, 0.9, 1.2]}
+    assert other.in_a_row == 1
+    other.took(["mae"], 1.0)
+    assert (other.skipped, other.in_a_row) == (1, 0)
 
 
 def change_forward(alter: Callable[[Any, Tensor], Tensor]) -> None:
@@ -96,6 +101,17 @@ def a_loss_that_is_no_number() -> None:
     change_forward(
         lambda ops, value: (
             value * math.nan
+            if (ops.index, dist.rank()) == (BAD_STEP, dist.world_size() - 1)
+            else value
+        )
+    )
+
+
+def an_infinite_loss() -> None:
+    """Its gradient is like any other."""
+    change_forward(
+        lambda ops, value: (
+            value + math.inf
             if (ops.index, dist.rank()) == (BAD_STEP, dist.world_size() - 1)
             else value
         )
@@ -132,10 +148,11 @@ def check_left_out(
 
 
 @pytest.mark.dist
+@pytest.mark.parametrize("change", [a_loss_that_is_no_number, an_infinite_loss])
 def test_a_step_whose_loss_is_not_finite_on_one_rank_is_left_out_on_all(
-    recipe: Path, tmp_path: Path
+    change: Callable[[], None], recipe: Path, tmp_path: Path
 ) -> None:
-    line = check_left_out(recipe, tmp_path, a_loss_that_is_no_number)
+    line = check_left_out(recipe, tmp_path, change)
     assert (line["step"], line["attempt"], line["outcome"]) == (BAD_STEP + 1, 1, "skipped")
     assert line["ranks_with_losses_not_finite"] == [1]
     assert sum(len(keys) for keys in line["samples"].values()) == 8
@@ -199,6 +216,19 @@ def test_a_spike_sends_the_run_back_past_the_batches_since(recipe: Path, tmp_pat
     told = [m["step"] for m in read_metrics(tmp_path / "metrics.jsonl") if m["kind"] == "train"]
     assert told == [1, 2, 3, 4, 5, 6, 7, 8]
     assert read_resumes(tmp_path / "metrics.jsonl") == []
+    state = Reader(newest(tmp_path)).state
+    assert (state["done"], state["passed"], state["guard"]["skipped"]) == (8, 2, 1)
+
+
+@pytest.mark.dist
+def test_means_over_steps_do_not_hold_those_that_were_gone_back_over(
+    recipe: Path, tmp_path: Path
+) -> None:
+    settings = (*GUARDED, "train.log_every=2")
+    fit_ranks(recipe, tmp_path, 1, "train.zero=0", *settings, change=a_spike)
+    losses = train_plainly(recipe, *settings, passed_over=[6, 7]).losses
+    mean = (losses[6]["loss/mae"] + losses[7]["loss/mae"]) / 2  # of equally many pictures
+    assert outcome_of(tmp_path).losses[-1]["loss/mae"] == pytest.approx(mean, rel=1e-5)
 
 
 @pytest.mark.slow
