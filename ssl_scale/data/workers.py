@@ -5,8 +5,12 @@ as it was said: so a worker sends such an error as an item, and the loader raise
 process, once all steps before it were delivered.
 """
 
+import multiprocessing
+import os
 import re
-from collections.abc import Iterable, Iterator
+import signal
+import threading
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, cast
@@ -25,6 +29,10 @@ class WorkerFailure:
 
     kind: type[SslScaleError]
     message: str
+
+
+# Steps are made ahead: where there are too few processors, training comes first.
+_NICENESS = 5
 
 
 class StepStream:
@@ -65,6 +73,7 @@ class _Turns(IterableDataset[Any]):
         if worker is None:
             yield from self.stream
             return
+        os.nice(_NICENESS)
         if self.slots is not None:
             self.slots.forget(worker.id)
         for step in islice(self.stream.steps(), worker.id, None, worker.num_workers):
@@ -106,7 +115,7 @@ class StepLoader(DataLoader[Any]):
 
 def steps_with_failure(
     stream: StepStream, num_workers: int = 0, pin: bool = False
-) -> Iterator[StepBatches]:
+) -> Generator[StepBatches, None, None]:
     """This rank's steps; one that it cannot make comes last, as padding that says why.
 
     The other ranks are about to meet this one in a collective: so it comes there, and tells them.
@@ -145,6 +154,7 @@ def dataloader(
             "prefetch_factor": prefetch,
             "persistent_workers": True,
             "multiprocessing_context": start_method,
+            "worker_init_fn": leave_stopping_to_parent,
         }
     return StepLoader(
         _Turns(stream, slots),
@@ -153,6 +163,26 @@ def dataloader(
         pin_memory=pin,
         **workers,
     )
+
+
+def leave_stopping_to_parent(worker: int) -> None:
+    """End on a signal from the parent only: a run that is asked to stop needs its data until then.
+
+    Slurm signals every process of a run, a terminal's Ctrl-C all that stand in its foreground.
+    """
+    asking = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+    starter = multiprocessing.parent_process()
+    assert starter is not None
+    parent = starter.pid
+    # Threads that start later inherit this; the one that waits learns who has sent a signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, asking)
+
+    def wait() -> None:
+        while (told := signal.sigwaitinfo(asking)).si_pid != parent:
+            pass
+        os._exit(128 + told.si_signo)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _make_slots(workers: int, per_worker: int) -> Slots | None:

@@ -1,6 +1,6 @@
 """From a recipe's data section to this rank's stream of batches."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def training_loader(
     start: int,
     stop: int | None,
     run_folder: Path,
-) -> Iterator[StepBatches]:
+) -> Generator[StepBatches, None, None]:
     """This rank's batches of the steps from `start` to before `stop`, or without end.
 
     A step that cannot be made comes last, as padding with its failure.

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,9 +40,11 @@ from ssl_scale.train.mixing import RunMixture, may_continue
 from ssl_scale.train.module import PretrainingModule
 from ssl_scale.train.records import Records, RecordView
 from ssl_scale.train.strategy import ZeroStrategy, zero_config
+from ssl_scale.train.waiting import Waiting
 from ssl_scale.train.wandb_view import WandbView
 
 STOPPED = 75  # EX_TEMPFAIL: asked to stop, everything saved, start again to continue
+REPEATS_S = 5.0
 
 
 def fit(
@@ -117,7 +120,8 @@ def train(
     module = PretrainingModule(recipe, total, done, passed, last)
     module.lease = lease
     attempt, records = begin(recipe, run_folder, source)
-    reporting = Reporting(records, recipe.train.log_every, recipe.name)
+    waiting = Waiting()
+    reporting = Reporting(records, recipe.train.log_every, recipe.name, waiting)
     writer = Writer(
         checkpoints,
         dist.rank(),
@@ -170,7 +174,7 @@ def train(
     stop = None if recipe.train.guard.spike is not None else last + passed
     loader = feed.training_loader(recipe, opened, mixing.mixture, done + passed, stop, run_folder)
     with signals_ask_to_stop(module):
-        trainer.fit(module, loader)
+        trainer.fit(module, waiting.over(loader))
     records.close()
     if checkpointing.failure is not None:
         raise CheckpointError(
@@ -279,15 +283,19 @@ def say(text: str) -> None:
 def signals_ask_to_stop(module: PretrainingModule) -> Iterator[None]:
     """The first SIGTERM, SIGINT or SIGUSR1 asks to stop after the step; a second one ends at once.
 
-    The handler only sets a flag: to save inside a signal handler deadlocks.
+    The handler only sets a flag: to save inside a signal handler deadlocks. A job of Slurm's hears
+    one request twice, from Slurm and by way of its script, which counts as one.
     """
     own_process = os.getpid()
+    repeats_s = REPEATS_S if "SLURM_JOB_ID" in os.environ else 0.0
+    first: list[float] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != own_process:  # a forked loader worker inherited the handler
+        if os.getpid() != own_process:  # a forked process inherited the handler
             os._exit(128 + number)
-        if module.progress.stop_requested:
+        if first and time.monotonic() - first[0] >= repeats_s:
             os._exit(128 + number)
+        first.append(time.monotonic())
         module.progress.stop_requested = True
 
     before = {

@@ -13,6 +13,7 @@ from ssl_scale.train.callbacks.observing import Observing, build_observers
 from ssl_scale.train.callbacks.online_probe import OnlineProbe
 from ssl_scale.train.callbacks.reporting import Reporting
 from ssl_scale.train.records import Records
+from ssl_scale.train.waiting import Waiting
 
 RECIPE = """
 data:
@@ -53,7 +54,7 @@ def test_a_probe_of_a_field_that_is_no_label_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_observer_finds_its_own_state_again(tmp_path: Path) -> None:
-    reporting = Reporting(Records(tmp_path, attempt=1), every=1, label="test")
+    reporting = Reporting(Records(tmp_path, attempt=1), every=1, label="test", waiting=Waiting())
     saved, fresh = (
         Observing(build_observers(recipe(tmp_path), tmp_path, 1), 1, reporting) for _ in range(2)
     )

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ssl_scale import dist
 from ssl_scale.train.module import PretrainingModule, Progress
 from ssl_scale.train.records import Kind, Records
+from ssl_scale.train.waiting import Waiting
 
 SECONDS_BETWEEN_LINES = 10.0
 LINE = "{desc}: step {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left{postfix}"
@@ -74,9 +75,10 @@ class Reporting(pl.Callback):
         records: the run's metrics.
         every: optimizer steps between lines.
         label: the bar's name.
+        waiting: for data.
     """
 
-    def __init__(self, records: Records, every: int, label: str) -> None:
+    def __init__(self, records: Records, every: int, label: str, waiting: Waiting) -> None:
         self.records = records
         self.every = every
         self.label = label
@@ -85,19 +87,15 @@ class Reporting(pl.Callback):
         self.sources: dict[str, int] = {}
         self.tokens = self.places = 0
         self.since = time.monotonic()
-        self.waited_s = 0.0
-        self._batch_ended = time.monotonic()
+        self.waiting = waiting
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show where the run starts."""
         assert isinstance(pl_module, PretrainingModule)
-        self.since = self._batch_ended = time.monotonic()
+        self.since = time.monotonic()
+        self.waiting.read()  # what it took to start is no wait
         if dist.rank() == 0:
             self.bar = ProgressBar(pl_module.progress, self.label)
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Note how long the step waited for data."""
-        self.waited_s += time.monotonic() - self._batch_ended
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -115,7 +113,6 @@ class Reporting(pl.Callback):
             self.bar.advance()
         if progress.done % self.every == 0 or progress.done == progress.total:
             self._write(pl_module)
-        self._batch_ended = time.monotonic()
 
     def write(self, kind: Kind, step: int, figures: Mapping[str, float]) -> None:
         """Write figures of another kind than training's."""
@@ -150,7 +147,7 @@ class Reporting(pl.Callback):
             for name, value in means.items()
             if name.startswith("loss/")
         )
-        waiting = self.waited_s / elapsed
+        waiting = self.waiting.read() / elapsed
         figures: dict[str, float] = {
             "loss": total,
             **means,
@@ -168,5 +165,5 @@ class Reporting(pl.Callback):
             remedy = " (see `ssl-data bench`)" if waiting > 0.3 else ""
             rate = f"{self.samples / elapsed:,.0f} samples/s"
             self.bar.tell(f"loss {total:.3f}, {rate}, {waiting:.0%} waiting for data{remedy}")
-        self.samples, self.waited_s, self.since = 0, 0.0, now
+        self.samples, self.since = 0, now
         self.sources, self.tokens, self.places = {}, 0, 0
