@@ -145,6 +145,22 @@ def test_rank_is_that_of_the_first_samples() -> None:
     assert held_out_rank([64], 40) == pytest.approx(rankme(features), rel=1e-4)
 
 
+def test_who_lacks_samples_asks_the_encoder_as_often_as_others() -> None:
+    """Under ZeRO-3 a rank that asks alone waits for ever."""
+    asked = []
+    for num_samples in (16, 11):
+        system, rank = make_system().eval(), RankMe("image", "plain", 32)
+        calls: list[Any] = []
+        system.encoder("image").register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        for start in range(0, 64, 16):
+            batch = pictures(start, 16)
+            batch.fields["image.present"] = torch.arange(16) < num_samples
+            rank.see_validation("pictures", system.answers(batch))
+        asked.append(len(calls))
+        assert sum(map(len, rank.rows)) == 2 * num_samples
+    assert asked == [2, 2]
+
+
 def test_rank_is_measured_every_few_passes() -> None:
     system, rank = make_system().eval(), RankMe("image", "plain", every=2)
     measured = []

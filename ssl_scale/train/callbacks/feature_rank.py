@@ -35,24 +35,26 @@ class RankMe(Observer):
         self.max_samples, self.every = max_samples, every
         self.passes = 0
         self.rows: list[Tensor] = []
-        self.batches_seen = 0
+        self.batches_seen = self.places_seen = 0
 
     def see_validation(self, source: str, answers: Answers) -> None:
         """Keep the batch's features, if it has the view and there is room."""
         if self.passes % self.every or not shows(answers, self.view):
             return
         self.batches_seen += 1
-        room = -(-self.max_samples // dist.world_size()) - sum(map(len, self.rows))
+        # Places without a sample take room too: else ranks would not all ask the encoder.
+        room = -(-self.max_samples // dist.world_size()) - self.places_seen
         if room > 0:
             step = answers.named("rankme")
-            pooled = step.student(self.encoder, self.view, grad=False).pooled[:, 0]
-            present = step.view(self.view).present[:, 0]
-            self.rows.append(pooled[present][:room].detach().float())
+            pooled = step.student(self.encoder, self.view, grad=False).pooled[:room, 0]
+            present = step.view(self.view).present[:room, 0]
+            self.rows.append(pooled[present].detach().float())
+            self.places_seen += len(pooled)
 
     def read_validation(self) -> dict[str, float]:
         """``rank``, between 1 and the width; a validation pass is over."""
         self.passes += 1
-        seen, self.batches_seen = self.batches_seen, 0
+        seen, self.batches_seen, self.places_seen = self.batches_seen, 0, 0
         if not seen:
             return {}
         features = dist.gather(torch.cat(self.rows))[: self.max_samples]
