@@ -15,6 +15,7 @@ from ssl_scale.system.build import build_system
 from ssl_scale.train.export import export_trained
 from ssl_scale.train.trained import Trained, build_untrained
 from tests.encoders.test_hf import make
+from tests.train.test_resume import copy_slowly
 from tests.train.tiny import (
     fit_ranks,
     make_recipe,
@@ -137,6 +138,21 @@ def test_the_students_copy_is_taken_once_and_survives_a_stop(tmp_path: Path) -> 
         whole, resumed = saved(tmp_path / "run"), saved(run)
         assert resumed.keys() == whole.keys()
         assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+@pytest.mark.dist
+def test_the_copy_waits_until_the_one_before_is_saved(tmp_path: Path) -> None:
+    path, settings = recipe_with(tmp_path, AT), ("train.save_every=4", "train.keep_last=9")
+    fit_ranks(path, tmp_path / "run", 1, *settings, max_steps=5, change=copy_slowly)
+    start = dict(system_of(path).encoders["image"].requires_grad_(False).named_parameters())
+    prefix = "value/teachers.fixed.encoders.image."
+    for step, is_start in ((4, True), (5, False)):
+        held = {
+            name.removeprefix(prefix): value
+            for name, value in saved(tmp_path / "run", step).items()
+            if name.startswith(prefix)
+        }
+        assert (worst_weight(held, start)[0] == 0) == is_start
 
 
 def the_fifth_step_is_no_number() -> None:

@@ -1,5 +1,6 @@
 """A run that stopped and went on is the run that never stopped."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -188,10 +189,24 @@ def copy_slowly() -> None:
     HostCopies.take = slow  # type: ignore[method-assign]
 
 
-def copy_slowly_and_wait_for_nothing() -> None:
+def copy_after_a_step_that_waits_for_nothing() -> None:
+    from ssl_scale.train.checkpoint.host_copies import HostCopies
     from ssl_scale.train.checkpoint.writer import Writer
+    from ssl_scale.train.ops import Ops
 
-    copy_slowly()
+    take, step, stepped = HostCopies.take, Ops.step, threading.Event()
+
+    def late(self: HostCopies, pieces: Any) -> Any:
+        assert stepped.wait(60)
+        return take(self, pieces)
+
+    def step_and_tell(self: Ops) -> bool:
+        is_taken = step(self)
+        if self.index == 2:
+            stepped.set()
+        return is_taken
+
+    HostCopies.take, Ops.step = late, step_and_tell  # type: ignore[method-assign]
     Writer.wait_copied = lambda self: None  # type: ignore[method-assign]
 
 
@@ -204,7 +219,7 @@ def test_what_is_saved_does_not_change_while_it_is_copied(
     for name, change in (
         ("prompt", None),
         ("slow", copy_slowly),
-        ("torn", copy_slowly_and_wait_for_nothing),
+        ("torn", copy_after_a_step_that_waits_for_nothing),
     ):
         fit_ranks(recipe, tmp_path / name, 2, *settings, max_steps=3, change=change)
         found[name] = saved(tmp_path / name, step=2)
