@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ssl_scale.checkpoint.layout import write_durably
 from ssl_scale.errors import SslScaleError
 from ssl_scale.train.lease.holder import Holder
 from ssl_scale.train.lease.lease import Lease
@@ -146,6 +147,24 @@ def test_a_host_that_beats_is_not_followed_from_another(path: Path) -> None:
         with Taker(path, missed=1000) as second:
             assert second.end()[-1].startswith("refused")
         assert first.ask() == "ours"
+
+
+def test_who_is_followed_while_it_writes_leaves_the_lease_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = Holder.here(NEVER_S)
+    assert create(path, Page.of(me, 0))
+    lease, other = Lease(path, me), Page.of(replace(me, token="f" * 32), 0)
+
+    def slowly(draft: Path, data: bytes) -> None:
+        write_durably(draft, data)
+        path.write_bytes(other.raw)
+
+    monkeypatch.setattr("ssl_scale.train.lease.lease.write_durably", slowly)
+    with pytest.raises(SslScaleError, match="must name this run until it ends"):
+        lease._beat()
+    lease.release()
+    assert read(path) == other and files(path) == ["RUNNING"]
 
 
 JOB = {"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "a"}
