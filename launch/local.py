@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
+from .fit_command import fit_arguments, run_folder_of, ssl_scale_program
 from .gpus import choose_gpus, visible_gpus
 from .processes import USER_ERRORS, rank_environment, run_processes
 
@@ -97,10 +97,7 @@ def prepare(arguments: argparse.Namespace, environment: Mapping[str, str]) -> La
         arguments: the parsed command line.
         environment: the variables that we run under.
     """
-    name = arguments.name if arguments.name is not None else Path(arguments.recipe).stem
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise SslScaleError(f"--name must be the name of one folder, but is {name!r}")
-    run_folder: Path = arguments.run_folder or Path("runs") / name
+    run_folder = run_folder_of(arguments.recipe, arguments.name, arguments.run_folder)
 
     gpus = choose_gpus(arguments.gpus, visible_gpus(environment))
     processes = arguments.processes if arguments.processes is not None else max(1, len(gpus))
@@ -126,26 +123,13 @@ def prepare(arguments: argparse.Namespace, environment: Mapping[str, str]) -> La
     if tools not in path.split(os.pathsep):
         settings["PATH"] = os.pathsep.join((tools, path))
 
-    command = [_ssl_scale(), "fit", arguments.recipe, f"--run-folder={run_folder}"]
-    if arguments.name is not None:
-        command.append(f"--name={name}")
-    command += [f"--data={binding}" for binding in arguments.data]
-    command += [f"--set={override}" for override in arguments.set]
+    command = [
+        ssl_scale_program(),
+        *fit_arguments(arguments.recipe, run_folder, arguments.name, arguments.data, arguments.set),
+    ]
     if arguments.debug:
         command.append("--debug")
     return Launch((*command, *arguments.others), processes, run_folder, settings)
-
-
-def _ssl_scale() -> str:
-    """The ``ssl-scale`` command of this installation, else the one on the path."""
-    beside = Path(sys.executable).with_name("ssl-scale")
-    found = str(beside) if beside.exists() else shutil.which("ssl-scale")
-    if found is None:
-        raise SslScaleError(
-            f"the command ssl-scale must be beside {sys.executable} or on the path, but is not: "
-            "install the package (pip install -e .)"
-        )
-    return found
 
 
 def _remove_logs(launch: Launch, logs: Path) -> None:

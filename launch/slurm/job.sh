@@ -1,0 +1,151 @@
+# ---- From here on, the same in every job ---------------------------------------------------------
+stopped_code=75 # the program was asked to stop, and has saved
+restarts=$launch_folder/restarts
+ends=$launch_folder/ends-$SLURM_JOB_ID
+
+say() { printf 'ssl-launch: %s: %s\n' "$(date '+%F %T')" "$*" >&2; }
+
+# The step of the newest finished checkpoint; 0 if there is none.
+newest_step() {
+    local newest=0 commit
+    for commit in "$run_folder"/checkpoints/step-*/COMMIT; do
+        if [[ $commit =~ /step-([0-9]{9})/COMMIT$ ]] && ((10#${BASH_REMATCH[1]} > newest)); then
+            newest=$((10#${BASH_REMATCH[1]}))
+        fi
+    done
+    echo "$newest"
+}
+
+# How many starts of this job in a row began where the one before began.
+count_stalled() {
+    local job=- step=-1 count=0
+    if [[ -r $restarts && $(<"$restarts") =~ ^([0-9]+)\ ([0-9]+)\ ([0-9]+)$ ]]; then
+        job=${BASH_REMATCH[1]} step=$((10#${BASH_REMATCH[2]})) count=$((10#${BASH_REMATCH[3]}))
+    fi
+    began_at=$(newest_step)
+    stalled=0
+    if [[ $job == "$SLURM_JOB_ID" ]] && ((began_at <= step)); then
+        stalled=$((count + 1))
+    fi
+    echo "$SLURM_JOB_ID $began_at $stalled" >"$restarts.new" && mv "$restarts.new" "$restarts"
+}
+
+give_up() {
+    say "$1 starts in a row brought no new checkpoint beyond step $(newest_step), so the job is not" \
+        "started again (--max-restarts); mend what its log tells, and submit it again"
+}
+
+# Ranks on one host meet at a file, so that nothing listens; on several, at the first host's port.
+name_meeting_point() {
+    unset SSL_SCALE_RENDEZVOUS
+    if ((SLURM_JOB_NUM_NODES == 1)); then
+        meeting=$(mktemp -d "${TMPDIR:-/tmp}/ssl-launch.XXXXXXXX") || exit 1
+        export SSL_SCALE_RENDEZVOUS=file://$meeting/rendezvous
+        export MASTER_ADDR=127.0.0.1
+    else
+        local first address
+        first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+        address=$(scontrol show node --oneliner "$first" | grep -o ' NodeAddr=[^ ]*')
+        export MASTER_ADDR=${address#*=}
+        : "${MASTER_ADDR:=$first}"
+    fi
+    export MASTER_PORT=$((15000 + (SLURM_JOB_ID + 101 * ${SLURM_RESTART_COUNT:-0}) % 15000))
+    # This script runs on the first host.
+    while (exec 3<>"/dev/tcp/127.0.0.1/$MASTER_PORT") 2>/dev/null; do
+        MASTER_PORT=$((15000 + (MASTER_PORT - 15000 + 1) % 15000))
+    done
+    if [[ $MASTER_ADDR == 127.* ]]; then
+        export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-lo}
+    fi
+}
+
+# Start one task a rank and wait for all of them; sets `code`.
+run_ranks() {
+    rm -rf -- "$ends"
+    mkdir -p -- "$ends" || exit 1
+    # srun knows patterns such as %t.
+    srun --kill-on-bad-exit=1 --open-mode=append --output="${run_folder//%/%%}/logs/rank-%t.log" \
+        ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} "${srun_options[@]}" \
+        bash -c "stopped_code=$stopped_code; $rank_script" rank "$ends" "${program[@]}" &
+    step=$!
+    wait "$step"
+    code=$?
+    # A signal ends the waiting, not the ranks.
+    while kill -0 "$step" 2>/dev/null; do
+        wait "$step"
+        code=$?
+    done
+    wait "$step" 2>/dev/null
+    local again=$?
+    ((again == 127)) || code=$again
+    [[ -z ${meeting:-} ]] || rm -rf -- "$meeting"
+}
+
+asked_at=
+pass() {
+    say "$1: asking the ranks to save and stop"
+    asked_at=${asked_at:-$SECONDS}
+    kill -s "$1" "$step" 2>/dev/null
+}
+
+# What the ranks left tells more than srun's code, the highest of all of them: who failed first.
+judge_end() {
+    local first
+    first=$(cat -- "$ends"/* 2>/dev/null | grep -v "^[0-9.]* $stopped_code " | LC_ALL=C sort -n | head -n 1)
+    if [[ $first =~ ^[0-9.]+\ ([0-9]+)\ ([0-9]+)\ (.*)$ ]]; then
+        code=${BASH_REMATCH[1]}
+        say "rank ${BASH_REMATCH[2]} on ${BASH_REMATCH[3]} failed first, with exit code $code; its" \
+            "output: $run_folder/logs/rank-${BASH_REMATCH[2]}.log"
+    elif ((code == 0)) && [[ -n $(ls -A -- "$ends") ]]; then
+        code=$stopped_code
+        say "the ranks have stopped after step $(newest_step), saved"
+        [[ -z $asked_at ]] || echo "$((SECONDS - asked_at))" >>"$launch_folder/stop_seconds"
+    fi
+    rm -rf -- "$ends"
+}
+
+# Back to the queue; only this script does so, no rank.
+start_again() {
+    local next=0 state delay
+    (($(newest_step) > began_at)) || next=$((stalled + 1))
+    if ((next > max_restarts)); then
+        give_up "$next"
+        exit "$code"
+    fi
+    # Somebody who cancels a job does not want it back.
+    state=$(scontrol show job --oneliner "$SLURM_JOB_ID" | grep -o ' JobState=[A-Z_]*')
+    if [[ $state != " JobState=RUNNING" ]]; then
+        say "the job is ${state#*=}, so it is not started again from here"
+        exit "$code"
+    fi
+    trap '' TERM USR1
+    scontrol requeue "$SLURM_JOB_ID" || exit "$code"
+    if ((next > 0)); then
+        delay=$((backoff_s * 2 ** (next - 1)))
+        say "no new checkpoint since step $began_at; start $next of at most $max_restarts in $delay s"
+        scontrol update "JobId=$SLURM_JOB_ID" "StartTime=now+${delay}seconds"
+    fi
+    sleep 60 # Slurm ends this script
+    exit "$code"
+}
+
+mkdir -p -- "$launch_folder" "$run_folder/logs" || exit 1
+count_stalled
+if ((stalled > max_restarts)); then
+    give_up "$stalled"
+    exit 1
+fi
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
+name_meeting_point
+trap 'pass USR1' USR1
+trap 'pass TERM' TERM
+say "job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}, on $SLURM_JOB_NODELIST: $SLURM_NTASKS ranks" \
+    "from step $began_at on"
+run_ranks
+judge_end
+case $code in
+0) say "completed" ;;
+2 | 3) say "to start again would not help" ;; # a mistake in the recipe or its data
+*) start_again ;;
+esac
+exit "$code"

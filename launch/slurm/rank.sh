@@ -1,0 +1,15 @@
+# One rank, between Slurm and the program. Arguments: a folder, then the program and its arguments.
+# Slurm signals every process of a task: the program acts on it, this shell waits on. How the program
+# ended is left in the folder; "stopped and saved" counts as an end without fault, or the first rank
+# to stop would have srun kill the others.
+trap : USR1 TERM INT
+ends=$1
+shift
+"$@" </dev/null
+code=$?
+if ((code != 0)); then
+    printf '%s %s %s %s\n' "$(date +%s.%N)" "$code" "$SLURM_PROCID" "${SLURMD_NODENAME:-$(hostname)}" \
+        >"$ends/$SLURM_PROCID"
+fi
+((code != stopped_code)) || code=0
+exit "$code"

@@ -1,0 +1,59 @@
+"""``launch.json`` in a run's folder: which jobs it had, and with what they were submitted."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_scale.errors import SslScaleError
+
+NAME = "launch.json"
+
+
+def read_launches(run_folder: Path) -> list[dict[str, Any]]:
+    """The submissions so far, oldest first.
+
+    Raises:
+        SslScaleError: the record is damaged.
+    """
+    path = run_folder / NAME
+    try:
+        return [dict(entry) for entry in json.loads(path.read_text())["launches"]]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise SslScaleError(
+            f"{path}: must hold the run's jobs, but is damaged ({error}); move it away to go on "
+            "without it"
+        ) from error
+
+
+def add_launch(
+    run_folder: Path, job: str, cluster: str, script: Path, command: Sequence[str]
+) -> None:
+    """Record a submission.
+
+    Args:
+        run_folder: of the run.
+        job: Slurm's number of it.
+        cluster: Slurm's name of the cluster, where sbatch told it.
+        script: what was submitted.
+        command: of sbatch.
+    """
+    entry = {
+        "job": job,
+        "cluster": cluster,
+        "time": time.time(),
+        "script": script.name,
+        "command": list(command),
+    }
+    path = run_folder / NAME
+    draft = path.with_name(f".{NAME}.{os.getpid()}")
+    with draft.open("w") as file:
+        json.dump({"launches": [*read_launches(run_folder), entry]}, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
