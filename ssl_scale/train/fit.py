@@ -1,24 +1,14 @@
 """``ssl-scale fit``: from a checked recipe and a run folder to a trained system."""
 
-import logging
-import os
-import signal
 import sys
-import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import lightning.pytorch as pl
 import torch
 
 from ssl_scale import dist
-from ssl_scale.checkpoint import layout
-from ssl_scale.checkpoint.reader import Reader
-from ssl_scale.errors import CheckpointError, SslScaleError
+from ssl_scale.errors import CheckpointError
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.train import feed
 from ssl_scale.train.best import Best
@@ -28,23 +18,23 @@ from ssl_scale.train.callbacks.observing import Observing, build_observers
 from ssl_scale.train.callbacks.reporting import Reporting
 from ssl_scale.train.callbacks.starting import Starting
 from ssl_scale.train.callbacks.validation import Validation
+from ssl_scale.train.callbacks.watchdog import Watchdog
 from ssl_scale.train.callbacks.weight_learning import WeightLearning
 from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.cluster import LaunchEnvironment
 from ssl_scale.train.combinations import check_combinations
-from ssl_scale.train.environment import next_attempt, record_environment, write_atomically
 from ssl_scale.train.host_memory import keep_freed_memory
 from ssl_scale.train.lease.hold import hold
 from ssl_scale.train.lease.lease import Lease
+from ssl_scale.train.messages import quiet_libraries, say, show_own_messages
 from ssl_scale.train.mixing import RunMixture, may_continue
 from ssl_scale.train.module import PretrainingModule
-from ssl_scale.train.records import Records, RecordView
+from ssl_scale.train.run_folder import begin, make_writable, mark_completed, set_aside
+from ssl_scale.train.signals import signals_ask_to_stop
 from ssl_scale.train.strategy import ZeroStrategy, zero_config
 from ssl_scale.train.waiting import Waiting
-from ssl_scale.train.wandb_view import WandbView
 
 STOPPED = 75  # EX_TEMPFAIL: asked to stop, everything saved, start again to continue
-REPEATS_S = 5.0
 
 
 def fit(
@@ -61,8 +51,8 @@ def fit(
     Raises:
         SslScaleError: the data, the checkpoint or the combination of settings cannot work.
     """
-    _quiet_libraries()
-    _show_own_messages()
+    quiet_libraries()
+    show_own_messages()
     if not torch.cuda.is_available():
         keep_freed_memory()
     place = LaunchEnvironment()
@@ -168,6 +158,7 @@ def train(
             observing,
             reporting,
             checkpointing,
+            Watchdog(run_folder, dist.rank(), dist.world_size(), recipe.train.stuck_after_s),
         ]
     )
     # A run that goes back reads on where it was, and so further than its own number of steps.
@@ -185,12 +176,6 @@ def train(
     if module.progress.stopping and module.progress.done < total:
         say(f"stopped after step {module.progress.done}, saved; start again to continue")
         sys.exit(STOPPED)
-
-
-def mark_completed(run_folder: Path, done: int, total: int) -> None:
-    """Tell other programs if a run has come to its end."""
-    if done >= total and LaunchEnvironment().global_rank() == 0:
-        write_atomically(run_folder / "COMPLETED", f"{done}\n")
 
 
 def make_trainer(strategy: ZeroStrategy, place: LaunchEnvironment, run_folder: Path) -> pl.Trainer:
@@ -211,118 +196,3 @@ def make_trainer(strategy: ZeroStrategy, place: LaunchEnvironment, run_folder: P
     # Its SIGTERM handler broadcasts inside the signal: ranks that are elsewhere never meet it.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer
-
-
-def begin(recipe: Recipe, run_folder: Path, source: Reader | None) -> tuple[int, Records]:
-    """Write down what starts here: the recipe, the environment, where the records go on."""
-    attempt = dist.from_rank_0(partial(write_down, recipe, run_folder))
-    views: list[RecordView] = []
-    if recipe.train.wandb:
-        make_view = partial(WandbView, run_folder, run_folder.name, recipe.resolved)
-        dist.from_rank_0(lambda: views.append(make_view()))
-    records = Records(run_folder, attempt, views)
-    if attempt > 1:
-        records.resume(source.state["done"] if source else -1)
-    if source:
-        say(f"continuing {run_folder} after step {source.state['done']} (attempt {attempt})")
-    return attempt, records
-
-
-def write_down(recipe: Recipe, run_folder: Path) -> int:
-    """Write recipe and environment of the attempt that starts; returns its number. Rank 0 only."""
-    attempt = next_attempt(run_folder)
-    try:
-        write_atomically(run_folder / "recipe.yaml", recipe.to_yaml())
-        for reason in layout.broken(run_folder / "checkpoints"):
-            say(f"passed over: {reason}")
-        for draft in sorted((run_folder / "checkpoints").glob("step-*.tmp-*")):
-            say(f"passed over: {draft}: a save that was cut off")
-        for warning in record_environment(run_folder, attempt):
-            say(f"warning: {warning}")
-    except OSError as error:
-        raise _unwritable(run_folder, str(error)) from error
-    return attempt
-
-
-def make_writable(run_folder: Path) -> None:
-    """Make the run folder; found here, a bad one costs no time.
-
-    Raises:
-        SslScaleError: it cannot be made, or nothing can be written in it.
-    """
-    try:
-        run_folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(run_folder, str(error)) from error
-    if not os.access(run_folder, os.W_OK | os.X_OK):
-        raise _unwritable(run_folder, "no permission")
-
-
-def _unwritable(run_folder: Path, reason: str) -> SslScaleError:
-    return SslScaleError(
-        f"{run_folder}: the run's folder must be one that can be written, but is not ({reason}); "
-        "mend it, or choose another with --run-folder"
-    )
-
-
-def set_aside(checkpoints: Path) -> None:
-    """Make room for a run that starts over; nothing is deleted."""
-    if dist.rank() == 0 and checkpoints.exists():
-        number = 1 + len(list(checkpoints.parent.glob("checkpoints.before-*")))
-        checkpoints.rename(checkpoints.parent / f"checkpoints.before-{number}")
-    dist.barrier()
-
-
-def say(text: str) -> None:
-    """Tell the user once, whether the process group still exists or not."""
-    if LaunchEnvironment().global_rank() == 0:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-@contextmanager
-def signals_ask_to_stop(module: PretrainingModule) -> Iterator[None]:
-    """The first SIGTERM, SIGINT or SIGUSR1 asks to stop after the step; a second one ends at once.
-
-    The handler only sets a flag: to save inside a signal handler deadlocks. A job of Slurm's hears
-    one request twice, from Slurm and by way of its script, which counts as one.
-    """
-    own_process = os.getpid()
-    repeats_s = REPEATS_S if "SLURM_JOB_ID" in os.environ else 0.0
-    first: list[float] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != own_process:  # a forked process inherited the handler
-            os._exit(128 + number)
-        if first and time.monotonic() - first[0] >= repeats_s:
-            os._exit(128 + number)
-        first.append(time.monotonic())
-        module.progress.stop_requested = True
-
-    before = {
-        number: signal.signal(number, ask)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _show_own_messages() -> None:
-    """Let rank 0 tell what parts have to say, such as what became of their first weights."""
-    logger = logging.getLogger("ssl_scale")
-    is_first = LaunchEnvironment().global_rank() == 0
-    logger.setLevel(logging.INFO if is_first else logging.WARNING)
-    if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
-        logger.propagate = False  # else whoever set up the root logger tells it again
-
-
-def _quiet_libraries() -> None:
-    """Silence notices that no user can act on; their own warnings stay."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for pattern in (".*_all_gather_base.*", ".*_reduce_scatter_base.*", ".*LeafSpec.*"):
-        warnings.filterwarnings("ignore", message=pattern)
-    for module in ("lightning.*", "deepspeed.*", "torch.distributed.*"):
-        warnings.filterwarnings("ignore", module=module)

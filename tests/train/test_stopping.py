@@ -13,8 +13,9 @@ import pytest
 
 from ssl_scale import dist
 from ssl_scale.checkpoint.reader import Reader
-from tests.distributed import ENVIRONMENT
-from tests.train.tiny import fit_ranks, make_recipe, newest, outcome_of
+from ssl_scale.recipe.reading import read_recipe
+from tests.distributed import ENVIRONMENT, run_ranks
+from tests.train.tiny import PRELOAD, fit_ranks, make_recipe, newest, outcome_of
 
 STOPPED = 75
 
@@ -116,6 +117,19 @@ def test_a_run_that_is_stopped_at_its_end_is_completed(recipe: Path, tmp_path: P
     (tmp_path / "COMPLETED").unlink()
     assert fit_ranks(recipe, tmp_path, 2, *settings) == [0, 0]
     assert (tmp_path / "COMPLETED").read_text() == "8\n"
+
+
+def start_over(recipe: Path, run_folder: Path) -> None:
+    from ssl_scale.train.fit import fit
+
+    fit(read_recipe(recipe, ["train.zero=0"]), run_folder, max_steps=2, resume=False)
+
+
+def test_a_completed_run_that_starts_over_is_not_completed(recipe: Path, tmp_path: Path) -> None:
+    assert fit_ranks(recipe, tmp_path, 1, "train.zero=0") == [0]
+    assert (tmp_path / "COMPLETED").exists()
+    run_ranks(start_over, 1, recipe, tmp_path, preload=PRELOAD, group=False)
+    assert not (tmp_path / "COMPLETED").exists()
 
 
 @pytest.mark.dist
