@@ -33,6 +33,8 @@ class TrainPlan:
             end.
         log_every: steps between lines of metrics.
         wandb: whether metrics also go to Weights & Biases.
+        stuck_after_s: seconds without a step after which the run is ended on every rank, with the
+            stacks of all of them; the newest checkpoint stays.
         guard: what happens to steps that would spoil the run.
     """
 
@@ -50,4 +52,5 @@ class TrainPlan:
     validate_every: Whole = 0
     log_every: Count = 10
     wandb: bool = False
+    stuck_after_s: Positive = 1500.0
     guard: GuardPlan = field(default_factory=GuardPlan)

@@ -12,7 +12,7 @@ from ssl_scale.errors import CheckpointError
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.train import feed
 from ssl_scale.train.best import Best
-from ssl_scale.train.callbacks.checkpointing import Checkpointing, StateSource, choose
+from ssl_scale.train.callbacks.checkpointing import Checkpointing
 from ssl_scale.train.callbacks.guarding import Guarding
 from ssl_scale.train.callbacks.observing import Observing, build_observers
 from ssl_scale.train.callbacks.reporting import Reporting
@@ -20,6 +20,8 @@ from ssl_scale.train.callbacks.starting import Starting
 from ssl_scale.train.callbacks.validation import Validation
 from ssl_scale.train.callbacks.watchdog import Watchdog
 from ssl_scale.train.callbacks.weight_learning import WeightLearning
+from ssl_scale.train.checkpoint.choosing import choose
+from ssl_scale.train.checkpoint.state import StateSource
 from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.cluster import LaunchEnvironment
 from ssl_scale.train.combinations import check_combinations

@@ -1,0 +1,180 @@
+"""Finds a run that is stuck, says which rank the others wait for, and ends it on every rank.
+
+A rank tells in ``heartbeats/rank-R.json`` how far it is and where its main thread stands. If no
+step ends for too long, every rank keeps its stacks in ``logs/stuck-rank-R.txt`` and ends, so that
+no host goes on holding what it holds; the launcher ends what cannot end itself.
+"""
+
+import faulthandler
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+
+from ssl_scale.train.module import PretrainingModule
+
+STUCK = 70  # EX_SOFTWARE
+FOLDER = "heartbeats"
+_COLLECTIVES = (os.path.join("torch", "distributed"), os.path.join("ssl_scale", "dist.py"))
+
+
+class Watchdog(pl.Callback):
+    """Beats while steps end; comes after all other callbacks.
+
+    Args:
+        run_folder: of the run.
+        rank: this process.
+        world_size: all processes.
+        stuck_after_s: time without a step after which the run is stuck.
+        every_s: between two heartbeats.
+    """
+
+    def __init__(
+        self,
+        run_folder: Path,
+        rank: int,
+        world_size: int,
+        stuck_after_s: float,
+        every_s: float = 10.0,
+    ) -> None:
+        self.run_folder, self.rank, self.world_size = run_folder, rank, world_size
+        self.stuck_after_s, self.every_s = stuck_after_s, min(every_s, stuck_after_s / 4)
+        self._step, self._stepped, self._beats = 0, time.monotonic(), 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to watch."""
+        self.on_train_batch_end(trainer, pl_module)
+        self._thread.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """A step has ended."""
+        assert isinstance(pl_module, PretrainingModule)
+        self._step, self._stepped = pl_module.progress.done, time.monotonic()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """No step is to come."""
+        self._ended.set()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """The run ends by itself."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self.every_s):
+            silent_s = time.monotonic() - self._stepped
+            self._beat(silent_s)
+            if silent_s > self.stuck_after_s:
+                self._give_up()
+
+    def _beat(self, silent_s: float) -> None:
+        self._beats += 1
+        main = threading.main_thread().ident
+        stands, collective = where_it_stands(sys._current_frames().get(main or 0))
+        beat = {
+            "rank": self.rank, "host": socket.gethostname(), "pid": os.getpid(),
+            "beats": self._beats, "step": self._step, "seconds_since_step": round(silent_s, 1),
+            "stands": stands, "collective": collective,
+        }  # fmt: skip
+        path = self.run_folder / FOLDER / f"rank-{self.rank}.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f".{path.name}")
+            draft.write_text(json.dumps(beat))
+            draft.rename(path)
+        except OSError:
+            pass  # who cannot be heard is not therefore stuck
+
+    def _give_up(self) -> None:
+        stacks = self.run_folder / "logs" / f"stuck-rank-{self.rank}.txt"
+        try:
+            stacks.parent.mkdir(parents=True, exist_ok=True)
+            with stacks.open("w") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError as error:
+            sys.stderr.write(f"{stacks} cannot be written: {error}\n")
+        # The others come to the same end, each by its own clock, two beats apart at most.
+        before = read_beats(self.run_folder)
+        for _ in range(4):
+            time.sleep(self.every_s / 2)
+            self._beat(time.monotonic() - self._stepped)
+        told = verdict(before, read_beats(self.run_folder), self.world_size)
+        sys.stderr.write(
+            f"error: step {self._step + 1} has not ended in {self.stuck_after_s:g} s "
+            f"(train.stuck_after_s): {told}; stacks: {stacks.parent}/stuck-rank-*.txt; start again "
+            "to continue\n"
+        )
+        sys.stderr.flush()
+        os._exit(STUCK)
+
+
+def where_it_stands(frame: FrameType | None) -> tuple[str, str | None]:
+    """The innermost place in a thread, and the collective that it is in, if it is in one."""
+    assert frame is not None, "a thread that runs has a frame"
+    code = frame.f_code
+    place = f"{code.co_name} ({'/'.join(Path(code.co_filename).parts[-2:])}:{frame.f_lineno})"
+    collective, outer = None, frame
+    while outer is not None:
+        if any(name in outer.f_code.co_filename for name in _COLLECTIVES):
+            collective = outer.f_code.co_name
+        elif collective is not None:
+            break
+        outer = outer.f_back  # type: ignore[assignment]
+    return place, collective
+
+
+def read_beats(run_folder: Path) -> dict[int, dict[str, Any]]:
+    """The last heartbeat of each rank that has one."""
+    beats = {}
+    for path in (run_folder / FOLDER).glob("rank-*.json"):
+        try:
+            beat = json.loads(path.read_text())
+            beats[int(beat["rank"])] = beat
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return beats
+
+
+def verdict(
+    before: dict[int, dict[str, Any]], now: dict[int, dict[str, Any]], world_size: int
+) -> str:
+    """Whom the others wait for: ranks without a heartbeat, else those that are in no collective.
+
+    Args:
+        before: heartbeats of a while ago.
+        now: those of now.
+        world_size: all ranks.
+    """
+    dead = [
+        rank
+        for rank in range(world_size)
+        if rank not in now or now[rank]["beats"] == before.get(rank, {}).get("beats")
+    ]
+    if dead:
+        return f"{_ranks(dead, now)} {'gives' if len(dead) == 1 else 'give'} no sign of life"
+    busy = [rank for rank, beat in sorted(now.items()) if beat["collective"] is None]
+    if busy and len(busy) < world_size:
+        first = now[busy[0]]
+        return f"the others wait for {_ranks(busy, now)}, in {first['stands']}"
+    places = sorted({str(beat["collective"] or beat["stands"]) for beat in now.values()})
+    return f"all ranks are in {', '.join(places[:4])}"
+
+
+def _ranks(ranks: list[int], beats: dict[int, dict[str, Any]]) -> str:
+    named = [
+        f"rank {rank}" + (f" on {beats[rank]['host']}" if rank in beats else "")
+        for rank in ranks[:3]
+    ]
+    return ", ".join(named) + (f" and {len(ranks) - 3} more" if len(ranks) > 3 else "")
