@@ -17,7 +17,7 @@ from ssl_scale.cli.main import main
 from ssl_scale.errors import CheckpointError
 from ssl_scale.recipe.reading import read_recipe
 from ssl_scale.system.build import build_system
-from ssl_scale.train.callbacks.checkpointing import choose
+from ssl_scale.train.checkpoint.choosing import choose
 from ssl_scale.train.trained import read_trained
 from tests.checkpoint.writing import save_module, seal_again
 from tests.train.tiny import make_recipe

@@ -18,7 +18,7 @@ from ssl_scale import dist
 from ssl_scale.checkpoint import layout
 from ssl_scale.checkpoint.reader import Reader, read_weights
 from ssl_scale.errors import CheckpointError
-from ssl_scale.train.callbacks.checkpointing import choose
+from ssl_scale.train.checkpoint.choosing import choose
 from ssl_scale.train.checkpoint.contents import Contents, Piece, read_observed
 from ssl_scale.train.checkpoint.writer import Writer
 from tests.distributed import run_ranks

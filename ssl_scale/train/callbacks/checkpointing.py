@@ -1,75 +1,23 @@
 """Saves checkpoints while training goes on, and brings a run back from one."""
 
-import sys
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
 
-from ssl_scale import dist
-from ssl_scale.checkpoint import layout
 from ssl_scale.checkpoint.reader import Reader
-from ssl_scale.errors import CheckpointError, SslScaleError
+from ssl_scale.errors import SslScaleError
 from ssl_scale.train.best import Best
 from ssl_scale.train.callbacks.observing import Observing
 from ssl_scale.train.callbacks.reporting import Reporting
 from ssl_scale.train.callbacks.validation import Validation
 from ssl_scale.train.checkpoint.contents import capture, read_observed, restore
+from ssl_scale.train.checkpoint.state import StateSource
 from ssl_scale.train.checkpoint.writer import Writer
 from ssl_scale.train.module import PretrainingModule
 from ssl_scale.train.tally import Tally
-
-
-def choose(
-    checkpoints: Path,
-    fingerprint: str,
-    may_continue: Callable[[Mapping[str, Any]], bool] | None = None,
-) -> Reader | None:
-    """The newest checkpoint that every rank can read whole; None if there is none.
-
-    Rank 0 chooses, every rank verifies a share, and a failure on any rank makes all fall back
-    together; the ranks that cannot read one say why.
-
-    Args:
-        checkpoints: the folder of all checkpoints.
-        fingerprint: of the recipe.
-        may_continue: whether a checkpoint's state, under another fingerprint, will do all the same.
-
-    Raises:
-        CheckpointError: the newest one belongs to another recipe.
-    """
-    named = dist.broadcast_object([path.name for path, _ in layout.valid(checkpoints)])
-    for name in named:
-        reader, failure = _open(checkpoints / name)
-        if failure is not None:
-            print(f"rank {dist.rank()}: passed over: {failure}", file=sys.stderr)  # noqa: T201
-        if dist.any_rank(failure is not None):
-            continue
-        assert reader is not None
-        found = reader.state["fingerprint"]
-        is_ours = found == fingerprint or (may_continue and may_continue(reader.state))
-        if not is_ours:
-            raise CheckpointError(
-                f"{checkpoints / name}: must be a checkpoint of this recipe (fingerprint "
-                f"{fingerprint}), but is of another ({found}); give the run another --name, or "
-                "--no-resume to start over"
-            )
-        return reader
-    return None
-
-
-def _open(folder: Path) -> tuple[Reader | None, CheckpointError | None]:
-    try:
-        reader = Reader(folder)
-        reader.verify(dist.rank(), dist.world_size())
-    except CheckpointError as failure:
-        return None, failure
-    except (OSError, ValueError, KeyError) as failure:
-        return None, CheckpointError(f"{folder}: not a checkpoint ({failure})")
-    return reader, None
 
 
 class Checkpointing(pl.Callback):
@@ -97,7 +45,7 @@ class Checkpointing(pl.Callback):
         self,
         writer: Writer,
         every: int,
-        state: "StateSource",
+        state: StateSource,
         source: Reader | None,
         newest: Callable[[], Reader | None],
         reporting: Reporting,
@@ -224,33 +172,6 @@ class Checkpointing(pl.Callback):
             pl.utilities.rank_zero_warn(
                 f"a checkpoint could not be written: {self.failure}; training goes on"
             )
-
-
-class StateSource:
-    """Gives the state that a checkpoint's COMMIT carries.
-
-    Args:
-        fixed: what does not change during a run.
-        module: whose counters to take.
-        mixture: gives the mixture's state after so many steps of data.
-    """
-
-    def __init__(
-        self,
-        fixed: dict[str, Any],
-        module: PretrainingModule,
-        mixture: Callable[[int], dict[str, Any]],
-    ) -> None:
-        self.fixed = fixed
-        self.module = module
-        self.mixture = mixture
-
-    def __call__(self) -> dict[str, Any]:
-        """The state as of now."""
-        progress = self.module.progress
-        counters = {"done": progress.done, "passed": progress.passed, "total": progress.total}
-        held = {"mixture": self.mixture(progress.drawn), "guard": self.module.guard.state_dict()}
-        return self.fixed | counters | held
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
