@@ -45,7 +45,7 @@ def test_two_objectives_and_a_teacher() -> None:
     from ssl_scale.objectives.cross_entropy import CrossEntropy
     from ssl_scale.optim.schedule import Constant
     from ssl_scale.part import Spec
-    from ssl_scale.sharding import local_values
+    from ssl_scale.sharding import Unsharded
     from ssl_scale.system.system import System
     from ssl_scale.teachers.ema import EMATeacher
     from ssl_scale.types import Batch
@@ -85,7 +85,7 @@ def test_two_objectives_and_a_teacher() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        ema.update(system, local_values, progress=index / 30)
+        ema.update(system, Unsharded(), progress=index / 30)
         losses.append(float(loss.detach()))
 
     assert losses[-1] < 0.8 * losses[0]

@@ -50,7 +50,7 @@ def test_seven_billion_parameters_are_planned_in_little_memory_without_an_engine
     assert sum(part["trained"] for part in plan["parts"]) > 6.4e9
     *_, engines, peak_mib = done.stderr.split()
     assert engines == "set()"
-    assert int(peak_mib) < 1024, "of which torch takes a third"
+    assert int(peak_mib) < 2048, "of which torch takes a third"
 
 
 def test_the_table_has_parts_stages_time_and_a_verdict(

@@ -117,7 +117,7 @@ def fit_here(name: str, folder: Path, overrides: list[str], data: dict[str, str]
 @pytest.mark.slow
 @pytest.mark.dist
 @pytest.mark.parametrize("name", RECIPES)
-def test_on_two_ranks_it_trains_and_resumes_bit_for_bit(
+def test_it_trains_and_resumes_bit_for_bit(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     recipe = read_recipe(name, require_data=False)
