@@ -125,7 +125,6 @@ start_again() {
         say "no new checkpoint since step $began_at; start $next of at most $max_restarts in $delay s"
         scontrol update "JobId=$SLURM_JOB_ID" "StartTime=now+${delay}seconds"
     fi
-    sleep 60 # Slurm ends this script
     exit "$code"
 }
 
