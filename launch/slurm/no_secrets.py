@@ -8,7 +8,8 @@ from ssl_scale.redact import HIDDEN, redact, redact_text
 
 # Shorter values, such as 1 or yes, stand in any script by chance.
 SHORTEST = 8
-_ASSIGNMENT = re.compile(r"([A-Za-z_][\w.]*)=([^\s,]+)")
+# Looked ahead for, since the value of one may hold another: --set=a.b=c.
+_ASSIGNMENT = re.compile(r"(?=\b([A-Za-z_][\w.]*)=([^\s,]+))")
 
 
 def refuse_secrets(words: Sequence[str], environment: Mapping[str, str]) -> None:
