@@ -107,6 +107,11 @@ judge_end() {
 # Back to the queue; only this script does so, no rank.
 start_again() {
     local next=0 state delay
+    if [[ -e $launch_folder/cancel-$SLURM_JOB_ID ]]; then
+        say "cancelled, so the job is not started again"
+        scancel "$SLURM_JOB_ID"
+        exit "$code"
+    fi
     (($(newest_step) > began_at)) || next=$((stalled + 1))
     if ((next > max_restarts)); then
         give_up "$next"

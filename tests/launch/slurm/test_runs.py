@@ -10,8 +10,8 @@ import pytest
 from ssl_scale_launch.slurm.record import read_launches
 from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
 
-from tests.launch.slurm.submitted import STEPS, Submitted, assert_equal, submit
-from tests.train.tiny import make_recipe
+from tests.launch.slurm.submitted import COMMAND, STEPS, Submitted, assert_equal, submit
+from tests.train.tiny import make_recipe, newest
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -142,6 +142,28 @@ def test_a_recipe_that_cannot_work_is_not_started_again(
     assert "with exit code 2" in run.log
     assert "to start again would not help" in run.log
     assert not (run.folder / "metrics.jsonl").exists()
+
+
+def test_a_cancelled_run_saves_and_stays_away(
+    cluster: SandboxCluster, recipe: Path, tmp_path: Path
+) -> None:
+    run = submit(cluster, recipe, tmp_path / "cancelled")
+    run.wait_for_step(10)
+    assert "RUNNING on n[1-2], restarts 0" in ask(cluster, "status", str(run.folder))
+    ask(cluster, "cancel", str(run.folder))
+    assert run.wait_for_end() == "CANCELLED"
+    told = ask(cluster, "status", str(run.folder))
+    assert f"job       {run.job}: CANCELLED" in told
+    assert f"of {STEPS}, loss" in told
+    assert "started 1 times" in told
+    assert "cancelled, so the job is not started again" in told
+    done = json.loads((newest(run.folder) / "COMMIT").read_bytes())["state"]["done"]
+    assert f"the ranks have stopped after step {done}, saved" in run.log
+
+
+def ask(cluster: SandboxCluster, *words: str) -> str:
+    """What one of our commands prints."""
+    return cluster.command(COMMAND, *words)
 
 
 @pytest.mark.slow

@@ -1,0 +1,74 @@
+"""``ssl-launch status`` and ``cancel``, where there is no Slurm to ask."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ssl_scale_launch import cli
+from ssl_scale_launch.slurm.jobs import JobState
+from ssl_scale_launch.slurm.progress import read_progress
+from ssl_scale_launch.slurm.record import add_launch
+from ssl_scale_launch.status import describe
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    lines = [{"kind": "train", "step": step, "loss": 1 / step} for step in (1, 2)]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"kind": "train", "st'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    for step, total in ((1, 90), (2, 100)):
+        commit = tmp_path / f"checkpoints/step-{step:09d}/COMMIT"
+        commit.parent.mkdir(parents=True)
+        commit.write_text(json.dumps({"state": {"total": total}}))
+    (tmp_path / "environment.json").write_text(json.dumps({"attempts": [{}, {}, {}]}))
+    (tmp_path / "logs").mkdir()
+    said = "ssl-launch: one\nssl-launch: two\nsrun: three\n"
+    (tmp_path / "logs/slurm-1.log").write_text(said)
+    add_launch(tmp_path, "1", "", tmp_path / "job-001.sh", ["sbatch"])
+    return tmp_path
+
+
+def test_a_runs_folder_tells_how_far_it_is(run_folder: Path) -> None:
+    progress = read_progress(run_folder)
+    assert (progress.step, progress.total, progress.loss, progress.attempts) == (2, 100, 0.5, 3)
+    assert progress.said == "two"
+    assert not progress.is_completed
+
+
+def test_an_empty_folder_tells_that_nothing_has_begun(tmp_path: Path) -> None:
+    lines = describe(tmp_path, None, None, read_progress(tmp_path))
+    assert lines[1:] == ["  job       none was submitted", "  progress  step 0; started 0 times"]
+
+
+def test_slurms_answer_is_read() -> None:
+    line = (
+        "JobId=7 JobName=a UserId=root(0) JobState=PENDING Reason=BeginTime Dependency=(null) "
+        "Requeue=1 Restarts=2 StartTime=2026-01-01T00:00:00 NodeList=(null) Comment=JobState=X"
+    )
+    state = JobState.read(line)
+    assert state == JobState("PENDING", "BeginTime", 2, "", "2026-01-01T00:00:00")
+    assert not state.is_over
+    assert JobState.read("slurm_load_jobs error") is None
+
+
+def test_a_run_that_slurm_has_forgotten_is_told_from_its_folder(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(run_folder / "none"))
+    monkeypatch.setattr("ssl_scale_launch.slurm.packages.SYSTEM_PATHS", ())
+    monkeypatch.setenv("PATH", str(run_folder))
+    (run_folder / "COMPLETED").write_text("2\n")
+    assert cli.main(["status", str(run_folder)]) == 0
+    told = capsys.readouterr().out
+    assert "1: Slurm does not know it (any more); the run is completed" in told
+    assert "step 2 of 100, loss 0.5; started 3 times" in told
+    assert "last said two" in told
+    assert cli.main(["cancel", str(run_folder)]) == 2
+    assert "unknown to Slurm" in capsys.readouterr().err
+    assert list((run_folder / "logs").iterdir()) == [run_folder / "logs/slurm-1.log"]
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", str(tmp_path / "none")]) == 2
+    assert cli.main(["cancel", str(tmp_path)]) == 2
+    assert "must be a run that was submitted" in capsys.readouterr().err
