@@ -1,1 +1,1 @@
-"""The ``ssl-launch`` command: starts runs on this machine; imports nothing of training."""
+"""The ``ssl-launch`` command: starts runs, here or on Slurm; imports nothing of training."""

@@ -18,6 +18,8 @@ EXAMPLES = """examples:
   ssl-launch local demo                      pretrain on every GPU of this machine, or on the CPU
   ssl-launch local --processes 2 demo        two processes
   ssl-launch local --help                    all options, and what is passed on to ssl-scale fit
+  ssl-launch submit demo --nodes 2 --gpus 8 --time 24:00:00
+  ssl-launch status runs/demo                how a submitted run fares
 """
 
 
@@ -38,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
         prog="ssl-launch",
-        description="Start runs on this machine.",
+        description="Start runs, on this machine or on a Slurm cluster.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

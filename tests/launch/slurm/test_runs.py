@@ -10,6 +10,7 @@ import pytest
 from ssl_scale_launch.slurm.record import read_launches
 from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
 
+from tests.launch.slurm.listening import listening_addresses
 from tests.launch.slurm.submitted import COMMAND, STEPS, Submitted, assert_equal, submit
 from tests.train.tiny import make_recipe, newest
 
@@ -105,6 +106,21 @@ def test_what_slurm_tells_the_script_reaches_the_ranks(
     assert run.attempts == 2
     assert [int(line) for line in (run.folder / "launch/stop_seconds").read_text().split()]
     assert_equal(run.folder, undisturbed.folder)
+
+
+def test_ranks_of_one_host_meet_at_a_file_and_listen_on_loopback_only(
+    undisturbed: Submitted, cluster: SandboxCluster, recipe: Path, tmp_path: Path
+) -> None:
+    options = ("--nodes=1", "--processes-per-node=2")
+    run = submit(cluster, recipe, tmp_path / "one_host", *options)
+    run.wait_for_step(10)
+    listening = listening_addresses([run.rank(0).pid, run.rank(1).pid])
+    assert {address.rpartition(":")[0] for address in listening} <= {"127.0.0.1"}
+    variables = Path(f"/proc/{run.rank(1).pid}/environ").read_bytes().split(b"\0")
+    [meeting] = [v for v in variables if v.startswith(b"SSL_SCALE_RENDEZVOUS=file:///")]
+    run.must_complete()
+    assert_equal(run.folder, undisturbed.folder)
+    assert not Path(meeting.decode().partition("=file://")[2]).parent.exists()
 
 
 def test_a_killed_rank_is_named_and_the_job_comes_back(

@@ -18,6 +18,7 @@ from ssl_scale_launch.slurm.sandbox_cluster import MARK, SandboxCluster
 from ssl_scale_launch.slurm.sandbox_config import Layout
 
 from ssl_scale.errors import SslScaleError
+from tests.launch.slurm.listening import listening_addresses
 
 
 @pytest.fixture
@@ -80,23 +81,6 @@ def test_a_job_runs_on_all_nodes_and_only_loopback_listens(cluster: SandboxClust
     listening = listening_addresses(pids)
     assert len(listening) == 3
     assert {address.rpartition(":")[0] for address in listening} == {"127.0.0.1"}
-
-
-def listening_addresses(pids: set[int]) -> list[str]:
-    """What these processes listen on, over TCP."""
-    inodes = set()
-    for pid in pids:
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            inodes.add(str(descriptor.readlink()))
-    found = []
-    for table in ("tcp", "tcp6"):
-        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
-                host, port = fields[1].split(":")
-                octets = reversed(bytes.fromhex(host))
-                found.append(f"{'.'.join(map(str, octets))}:{int(port, 16)}")
-    return found
 
 
 @pytest.mark.slurm
