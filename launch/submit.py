@@ -10,7 +10,6 @@ import argparse
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from .slurm.forecast import check, plan
 from .slurm.no_secrets import refuse_secrets
 from .slurm.packages import require_clients
 from .slurm.profile import Profile, read_profile
-from .slurm.record import add_launch, read_launches
+from .slurm.record import read_launches
+from .slurm.sbatch import sbatch
 from .slurm.script import Job, harmless, render
 from .slurm.timing import seconds_of, stop_before_s
 
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(script, end="")
         tell(f"would be submitted by: sbatch {shlex.join(submission.options)}")
         return 0
-    require_clients(os.environ)
+    require_clients()
     number = submit(submission, script)
     folder = shlex.quote(str(submission.job.run_folder))
     tell(f"job {number}; script, record and logs are in {folder}")
@@ -244,17 +244,11 @@ def submit(submission: Submission, script: str) -> str:
             f"{run_folder}: must be a folder that can be written, but is not ({error}); mend it, "
             "or choose another with --run-folder"
         ) from error
-    command = ["sbatch", "--parsable", *submission.options, str(path)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
-    if done.returncode:
+    try:
+        return sbatch(run_folder, path, submission.options, Path.cwd())
+    except SslScaleError:
         path.unlink()
-        raise SslScaleError(f"sbatch must accept the job, but says: {done.stderr.strip()}")
-    sys.stderr.write(done.stderr)
-    number, _, cluster = done.stdout.strip().partition(";")
-    add_launch(run_folder, number, cluster, path, command)
-    return number
+        raise
 
 
 def tell(text: str) -> None:

@@ -48,7 +48,7 @@ def how_to_install(missing: Sequence[str]) -> str:
     )
 
 
-def require_clients(environment: Mapping[str, str]) -> None:
+def require_clients(environment: Mapping[str, str] = os.environ) -> None:
     """Find Slurm's commands.
 
     Raises:

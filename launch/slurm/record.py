@@ -31,7 +31,7 @@ def read_launches(run_folder: Path) -> list[dict[str, Any]]:
 
 
 def add_launch(
-    run_folder: Path, job: str, cluster: str, script: Path, command: Sequence[str]
+    run_folder: Path, job: str, cluster: str, script: Path, options: Sequence[str], directory: Path
 ) -> None:
     """Record a submission.
 
@@ -40,14 +40,17 @@ def add_launch(
         job: Slurm's number of it.
         cluster: Slurm's name of the cluster, where sbatch told it.
         script: what was submitted.
-        command: of sbatch.
+        options: of sbatch, each one word.
+        directory: where the job runs.
     """
     entry = {
         "job": job,
         "cluster": cluster,
         "time": time.time(),
         "script": script.name,
-        "command": list(command),
+        "command": ["sbatch", "--parsable", *options, str(script)],
+        "options": list(options),
+        "directory": str(directory),
     }
     path = run_folder / NAME
     draft = path.with_name(f".{NAME}.{os.getpid()}")

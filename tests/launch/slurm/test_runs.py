@@ -160,8 +160,8 @@ def test_a_recipe_that_cannot_work_is_not_started_again(
     assert not (run.folder / "metrics.jsonl").exists()
 
 
-def test_a_cancelled_run_saves_and_stays_away(
-    cluster: SandboxCluster, recipe: Path, tmp_path: Path
+def test_a_cancelled_run_saves_and_stays_away_until_it_is_resumed(
+    undisturbed: Submitted, cluster: SandboxCluster, recipe: Path, tmp_path: Path
 ) -> None:
     run = submit(cluster, recipe, tmp_path / "cancelled")
     run.wait_for_step(10)
@@ -175,6 +175,11 @@ def test_a_cancelled_run_saves_and_stays_away(
     assert "cancelled, so the job is not started again" in told
     done = json.loads((newest(run.folder) / "COMMIT").read_bytes())["state"]["done"]
     assert f"the ranks have stopped after step {done}, saved" in run.log
+    again = Submitted(cluster, ask(cluster, "resume", str(run.folder)).strip(), run.folder)
+    assert again.job != run.job
+    again.must_complete()
+    assert again.attempts == 2
+    assert_equal(run.folder, undisturbed.folder)
 
 
 def ask(cluster: SandboxCluster, *words: str) -> str:

@@ -24,7 +24,7 @@ def run_folder(tmp_path: Path) -> Path:
     (tmp_path / "logs").mkdir()
     said = "ssl-launch: one\nssl-launch: two\nsrun: three\n"
     (tmp_path / "logs/slurm-1.log").write_text(said)
-    add_launch(tmp_path, "1", "", tmp_path / "job-001.sh", ["sbatch"])
+    add_launch(tmp_path, "1", "", tmp_path / "job-001.sh", [], tmp_path)
     return tmp_path
 
 
@@ -65,6 +65,7 @@ def test_a_run_that_slurm_has_forgotten_is_told_from_its_folder(
     assert "last said two" in told
     assert cli.main(["cancel", str(run_folder)]) == 2
     assert "unknown to Slurm" in capsys.readouterr().err
+    assert cli.main(["resume", str(run_folder)]) == 2
     assert list((run_folder / "logs").iterdir()) == [run_folder / "logs/slurm-1.log"]
 
 
@@ -72,3 +73,14 @@ def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert cli.main(["status", str(tmp_path / "none")]) == 2
     assert cli.main(["cancel", str(tmp_path)]) == 2
     assert "must be a run that was submitted" in capsys.readouterr().err
+
+
+def test_a_completed_run_is_not_resumed(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in ("sbatch", "srun", "scontrol", "squeue", "scancel"):
+        (run_folder / program).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(run_folder))
+    (run_folder / "COMPLETED").write_text("2\n")
+    assert cli.main(["resume", str(run_folder)]) == 2
+    assert "it is completed" in capsys.readouterr().err

@@ -166,8 +166,10 @@ def test_what_is_no_secret_is_let_through() -> None:
 
 def test_every_submission_is_recorded(tmp_path: Path) -> None:
     for number in ("7", "8"):
-        add_launch(tmp_path, number, "", tmp_path / f"{number}.sh", ["sbatch", number])
+        add_launch(tmp_path, number, "", tmp_path / f"{number}.sh", ["--exclusive"], tmp_path)
     assert [entry["job"] for entry in read_launches(tmp_path)] == ["7", "8"]
+    script = str(tmp_path / "8.sh")
+    assert read_launches(tmp_path)[1]["command"] == ["sbatch", "--parsable", "--exclusive", script]
     (tmp_path / "launch.json").write_text("{")
     with pytest.raises(SslScaleError, match="damaged"):
         read_launches(tmp_path)

@@ -1,0 +1,39 @@
+"""Handing a script to Slurm, and keeping a record of it."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssl_scale.errors import SslScaleError
+
+from .record import add_launch
+
+
+def sbatch(run_folder: Path, script: Path, options: Sequence[str], directory: Path) -> str:
+    """Submit a script; returns the job's number.
+
+    Args:
+        run_folder: keeps the record.
+        script: lies in it.
+        options: of sbatch, each one word; no shell reads them.
+        directory: where the job runs; relative paths in it mean something there.
+
+    Raises:
+        SslScaleError: Slurm refuses.
+    """
+    command = ["sbatch", "--parsable", *options, str(script)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        cwd=directory,
+    )
+    if done.returncode:
+        raise SslScaleError(f"sbatch must accept the job, but says: {done.stderr.strip()}")
+    sys.stderr.write(done.stderr)
+    number, _, cluster = done.stdout.strip().partition(";")
+    add_launch(run_folder, number, cluster, script, options, directory)
+    return number
