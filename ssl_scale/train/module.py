@@ -1,6 +1,7 @@
 """The one LightningModule: it owns a system and runs a step program over each step's batches."""
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +44,7 @@ class Progress:
         last: steps after which this start of the run ends.
         stop_requested: set by a signal on this rank; the ranks agree at the next step.
         stopping: agreed by all ranks.
+        moved_at: when this rank last got further (`time.monotonic`), also with held-out data.
     """
 
     total: int
@@ -51,6 +53,7 @@ class Progress:
     last: int | None = None
     stop_requested: bool = False
     stopping: bool = False
+    moved_at: float = field(default_factory=time.monotonic)
 
     @property
     def fraction(self) -> float:
@@ -61,6 +64,10 @@ class Progress:
     def drawn(self) -> int:
         """Steps of data that are behind the run."""
         return self.done + self.passed
+
+    def move(self) -> None:
+        """This rank has got further."""
+        self.moved_at = time.monotonic()
 
     @property
     def is_over(self) -> bool:
@@ -193,6 +200,7 @@ class PretrainingModule(pl.LightningModule):
             norm=ops.gradient_norm,
             loss=ops.loss,
         )
+        self.progress.move()
         if ops.outcome == "taken":
             self._took(ops, figures)
         else:

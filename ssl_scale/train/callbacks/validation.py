@@ -60,6 +60,7 @@ class Validation(pl.Callback):
         for name, stream in self.sources.items():
             tally = Tally()
             for step in stream():
+                module.progress.move()
                 answers = module.system.answers(
                     step[0][0].to(module.device),
                     index=module.progress.done,

@@ -18,7 +18,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from ssl_scale.train.module import PretrainingModule
+from ssl_scale.train.module import PretrainingModule, Progress
 
 STUCK = 70  # EX_SOFTWARE
 FOLDER = "heartbeats"
@@ -26,7 +26,7 @@ _COLLECTIVES = (os.path.join("torch", "distributed"), os.path.join("ssl_scale", 
 
 
 class Watchdog(pl.Callback):
-    """Beats while steps end; comes after all other callbacks.
+    """Beats while steps end, held-out ones too; comes last, after a save has been handed over.
 
     Args:
         run_folder: of the run.
@@ -46,21 +46,17 @@ class Watchdog(pl.Callback):
     ) -> None:
         self.run_folder, self.rank, self.world_size = run_folder, rank, world_size
         self.stuck_after_s, self.every_s = stuck_after_s, min(every_s, stuck_after_s / 4)
-        self._step, self._stepped, self._beats = 0, time.monotonic(), 0
+        self._progress = Progress(1)
+        self._beats = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to watch."""
-        self.on_train_batch_end(trainer, pl_module)
-        self._thread.start()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
-    ) -> None:
-        """A step has ended."""
         assert isinstance(pl_module, PretrainingModule)
-        self._step, self._stepped = pl_module.progress.done, time.monotonic()
+        self._progress = pl_module.progress
+        self._progress.move()
+        self._thread.start()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """No step is to come."""
@@ -74,7 +70,7 @@ class Watchdog(pl.Callback):
 
     def _watch(self) -> None:
         while not self._ended.wait(self.every_s):
-            silent_s = time.monotonic() - self._stepped
+            silent_s = time.monotonic() - self._progress.moved_at
             self._beat(silent_s)
             if silent_s > self.stuck_after_s:
                 self._give_up()
@@ -85,7 +81,7 @@ class Watchdog(pl.Callback):
         stands, collective = where_it_stands(sys._current_frames().get(main or 0))
         beat = {
             "rank": self.rank, "host": socket.gethostname(), "pid": os.getpid(),
-            "beats": self._beats, "step": self._step, "seconds_since_step": round(silent_s, 1),
+            "beats": self._beats, "step": self._progress.done, "seconds_since_step": round(silent_s, 1),
             "stands": stands, "collective": collective,
         }  # fmt: skip
         path = self.run_folder / FOLDER / f"rank-{self.rank}.json"
@@ -109,10 +105,10 @@ class Watchdog(pl.Callback):
         before = read_beats(self.run_folder)
         for _ in range(4):
             time.sleep(self.every_s / 2)
-            self._beat(time.monotonic() - self._stepped)
+            self._beat(time.monotonic() - self._progress.moved_at)
         told = verdict(before, read_beats(self.run_folder), self.world_size)
         sys.stderr.write(
-            f"error: step {self._step + 1} has not ended in {self.stuck_after_s:g} s "
+            f"error: step {self._progress.done + 1} has not ended in {self.stuck_after_s:g} s "
             f"(train.stuck_after_s): {told}; stacks: {stacks.parent}/stuck-rank-*.txt; start again "
             "to continue\n"
         )

@@ -1,6 +1,5 @@
 """Which checkpoint a run goes on from: all ranks take the same."""
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from ssl_scale import dist
 from ssl_scale.checkpoint import layout
 from ssl_scale.checkpoint.reader import Reader
 from ssl_scale.errors import CheckpointError
+from ssl_scale.train.messages import say
 
 
 def choose(
@@ -19,7 +19,7 @@ def choose(
     """The newest checkpoint that every rank can read whole; None if there is none.
 
     Rank 0 chooses, every rank verifies a share, and a failure on any rank makes all fall back
-    together; the ranks that cannot read one say why.
+    together; rank 0 says what any of them met.
 
     Args:
         checkpoints: the folder of all checkpoints.
@@ -32,9 +32,10 @@ def choose(
     named = dist.broadcast_object([path.name for path, _ in layout.valid(checkpoints)])
     for name in named:
         reader, failure = _open(checkpoints / name)
-        if failure is not None:
-            print(f"rank {dist.rank()}: passed over: {failure}", file=sys.stderr)  # noqa: T201
-        if dist.any_rank(failure is not None):
+        met = dist.gather_objects(None if failure is None else str(failure))
+        if any(met):
+            for reason in dict.fromkeys(filter(None, met)):
+                say(f"passed over: {reason}")
             continue
         assert reader is not None
         found = reader.state["fingerprint"]
