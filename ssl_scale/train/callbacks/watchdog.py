@@ -81,7 +81,8 @@ class Watchdog(pl.Callback):
         stands, collective = where_it_stands(sys._current_frames().get(main or 0))
         beat = {
             "rank": self.rank, "host": socket.gethostname(), "pid": os.getpid(),
-            "beats": self._beats, "step": self._progress.done, "seconds_since_step": round(silent_s, 1),
+            "beats": self._beats, "step": self._progress.done,
+            "seconds_since_step": round(silent_s, 1),
             "stands": stands, "collective": collective,
         }  # fmt: skip
         path = self.run_folder / FOLDER / f"rank-{self.rank}.json"
