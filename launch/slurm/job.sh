@@ -1,4 +1,5 @@
 # ---- From here on, the same in every job ---------------------------------------------------------
+trap : USR1 TERM # until there are ranks to pass it on to, a signal must not end this script
 stopped_code=75 # the program was asked to stop, and has saved
 restarts=$launch_folder/restarts
 ends=$launch_folder/ends-$SLURM_JOB_ID
