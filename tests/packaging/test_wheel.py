@@ -61,7 +61,16 @@ def test_the_wheel_holds_every_source_and_recipe_under_its_own_names(wheel: Path
     expected = set()
     for folder in PACKAGED:
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".typed", ".html", ".css", ".js", ".json"):
+            if path.suffix in (
+                ".py",
+                ".yaml",
+                ".typed",
+                ".html",
+                ".css",
+                ".js",
+                ".json",
+                ".sh",
+            ):
                 inner = path.relative_to(ROOT / folder)
                 expected.add((Path(INSTALLED_AS.get(folder, folder)) / inner).as_posix())
     assert names == expected
