@@ -1,11 +1,24 @@
 """The command that starts or continues a run, and the folder that the run has."""
 
+import argparse
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
+
+
+def add_fit_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what says which run it is, and of what."""
+    parser.add_argument("--name", help="name of the run; default: the recipe's")
+    parser.add_argument("--run-folder", type=Path, metavar="F", help="default: runs/NAME")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="NAME=PATH", help="bind a data set"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="A.B=V", help="override the recipe"
+    )
 
 
 def run_folder_of(recipe: str, name: str | None, run_folder: Path | None) -> Path:

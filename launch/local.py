@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .fit_command import fit_arguments, run_folder_of, ssl_scale_program
+from .fit_command import add_fit_options, fit_arguments, run_folder_of, ssl_scale_program
 from .gpus import choose_gpus, visible_gpus
 from .processes import USER_ERRORS, rank_environment, run_processes
 
@@ -58,14 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|A,B,..",
         help="use so many GPUs, or these; 0 runs on the CPU; default: all that are visible",
     )
-    parser.add_argument("--name", help="name of the run; default: the recipe's")
-    parser.add_argument("--run-folder", type=Path, metavar="F", help="default: runs/NAME")
-    parser.add_argument(
-        "--data", action="append", default=[], metavar="NAME=PATH", help="bind a data set"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="A.B=V", help="override the recipe"
-    )
+    add_fit_options(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="print environment and command of each rank"
     )

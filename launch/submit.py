@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .fit_command import fit_arguments, run_folder_of, ssl_scale_program
+from .fit_command import add_fit_options, fit_arguments, run_folder_of, ssl_scale_program
 from .slurm.forecast import check, plan
 from .slurm.no_secrets import refuse_secrets
 from .slurm.packages import require_clients
@@ -63,14 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--partition", metavar="P", help="the queue")
     parser.add_argument("--account", metavar="A", help="who pays")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="what this cluster needs")
-    parser.add_argument("--name", help="name of the run; default: the recipe's")
-    parser.add_argument("--run-folder", type=Path, metavar="F", help="default: runs/NAME")
-    parser.add_argument(
-        "--data", action="append", default=[], metavar="NAME=PATH", help="bind a data set"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="A.B=V", help="override the recipe"
-    )
+    add_fit_options(parser)
     parser.add_argument("--after", metavar="JOB", help="start when this job has succeeded")
     parser.add_argument(
         "--stop-before",

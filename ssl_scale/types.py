@@ -14,6 +14,9 @@ from torch import Tensor
 
 from ssl_scale.rng import Draw
 
+# What recipes call a precision -> what torch does.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 Attend: TypeAlias = Literal["full", "causal", "diagonal"]
 
 

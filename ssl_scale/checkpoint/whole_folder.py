@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ssl_scale.checkpoint.layout import sync
 from ssl_scale.errors import SslScaleError
 
 CONFIG_NAME = "config.json"
@@ -36,7 +37,7 @@ def whole_folder(folder: Path, marker: str, what: str, force: bool = False) -> I
         for path in draft.rglob("*"):
             if path.is_file():
                 path.chmod(mode)  # safetensors makes its files readable to nobody else
-            _sync(path)
+            sync(path)
         _put(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -62,13 +63,5 @@ def _put(draft: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(old)
     draft.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

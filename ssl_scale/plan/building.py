@@ -15,9 +15,7 @@ from ssl_scale.part import Spec
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.system.build import build_system
 from ssl_scale.system.system import System
-from ssl_scale.types import Batch, Packed, Ragged
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from ssl_scale.types import DTYPES, Batch, Packed, Ragged
 
 
 def build_on_meta(recipe: Recipe, vocab_size: int | None = None) -> System:

@@ -22,10 +22,10 @@ from ssl_scale.recipe.loading import load
 from ssl_scale.recipe.read_part import read_part
 from ssl_scale.redact import redact
 from ssl_scale.system.transformers_model import as_transformers_model
+from ssl_scale.types import DTYPES
 
 FORMAT = "ssl-scale-consolidated"
 VERSION = 1
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

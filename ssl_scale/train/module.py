@@ -28,9 +28,7 @@ from ssl_scale.train.programs.plain import Plain
 from ssl_scale.train.sharded import ShardedState
 from ssl_scale.train.source_losses import SourceLoss
 from ssl_scale.train.tally import Tally
-from ssl_scale.types import Batch
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from ssl_scale.types import DTYPES, Batch
 
 
 @dataclass

@@ -274,12 +274,12 @@ def load_plain(tensors: Mapping[str, Tensor], folder: Path, bare: bool) -> None:
 
 def seal(folder: Path) -> None:
     """A checksum of each file beside it, and all names flushed: what ours does as well."""
-    from ssl_scale.checkpoint.layout import checksum, sync_folder, write_durably
+    from ssl_scale.checkpoint.layout import checksum, sync, write_durably
 
     sums = {path.name: checksum(path) for path in sorted(folder.iterdir())}
     write_durably(folder / "sums.json", json.dumps(sums).encode())
-    sync_folder(folder)
-    sync_folder(folder.parent)
+    sync(folder)
+    sync(folder.parent)
 
 
 def verify(folder: Path) -> None:

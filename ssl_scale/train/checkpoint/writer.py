@@ -150,7 +150,7 @@ def write_part(folder: Path, rank: int, world_size: int, step: int, part: Conten
     }
     draft = folder / f".{stem}.json"
     layout.write_durably(draft, json.dumps(page).encode())
-    layout.sync_folder(folder)
+    layout.sync(folder)
     # Rank 0 may rename the folder as soon as it sees this: it flushes the name.
     draft.rename(folder / f"{stem}.json")
 
@@ -194,8 +194,8 @@ def commit(
         "state": state,
     }
     layout.write_durably(folder / layout.COMMIT, layout.seal(content))
-    layout.sync_folder(folder)
+    layout.sync(folder)
     if final.exists():  # the same step, saved again after a resume
         layout.put_in_trash(final)
     folder.rename(final)
-    layout.sync_folder(final.parent)
+    layout.sync(final.parent)

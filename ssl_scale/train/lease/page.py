@@ -10,7 +10,7 @@ from pathlib import Path
 
 import xxhash
 
-from ssl_scale.checkpoint.layout import sync_folder, write_durably
+from ssl_scale.checkpoint.layout import sync, write_durably
 from ssl_scale.train.lease.holder import Holder
 
 LARGEST = 1 << 14
@@ -105,7 +105,7 @@ def create(path: Path, page: Page) -> bool:
         return _create_empty_first(path, page.raw)
     finally:
         draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
     return True
 
 
@@ -118,5 +118,5 @@ def _create_empty_first(path: Path, data: bytes) -> bool:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(path.parent)
+    sync(path.parent)
     return True

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ssl_scale.checkpoint.layout import sync_folder
+from ssl_scale.checkpoint.layout import sync
 from ssl_scale.errors import SslScaleError
 from ssl_scale.train.lease.holder import Holder
 from ssl_scale.train.lease.page import Page, create, read
@@ -105,5 +105,5 @@ def _follow(path: Path, seen: list[Page], mine: Page) -> bool:
     for page in seen:
         for leftover in (_after(path, page), page.draft(path.parent)):
             leftover.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
     return True
