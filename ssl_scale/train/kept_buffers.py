@@ -4,6 +4,8 @@ Batch statistics, queues and centres move in the forward pass, before anyone kno
 moved them was finite.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -16,27 +18,39 @@ class KeptBuffers:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
+        # Found once: walking all modules in every step costs more than the copies of most.
+        self._places = [
+            (f"{path}.{name}", part._buffers, name)
+            for path, part in module.named_modules()
+            for name, buffer in part._buffers.items()
+            if buffer is not None
+        ]
         self._copies: dict[str, Tensor] = {}
         self._versions: dict[str, tuple[int, int]] = {}
 
     @torch.no_grad()
     def keep(self) -> None:
         """Copy what has changed since it was copied last."""
-        for name, buffer in self.module.named_buffers():
+        for key, buffer in self._buffers():
             version = id(buffer), buffer._version
-            if self._versions.get(name) == version:
+            if self._versions.get(key) == version:
                 continue
-            held = self._copies.get(name)
+            held = self._copies.get(key)
             if held is None or held.shape != buffer.shape:
-                self._copies[name] = buffer.clone()
+                self._copies[key] = buffer.clone()
             else:
                 held.copy_(buffer)
-            self._versions[name] = version
+            self._versions[key] = version
 
     @torch.no_grad()
     def put_back(self) -> None:
         """Write the copies over what the step made of the buffers."""
-        for name, buffer in self.module.named_buffers():
-            if self._versions.get(name) != (id(buffer), buffer._version):
-                buffer.copy_(self._copies[name])
+        for key, buffer in self._buffers():
+            if self._versions.get(key) != (id(buffer), buffer._version):
+                buffer.copy_(self._copies[key])
+
+    def _buffers(self) -> Iterator[tuple[str, Tensor]]:
+        for key, buffers, name in self._places:
+            buffer = buffers[name]
+            assert buffer is not None, "a buffer stays one"
+            yield key, buffer
