@@ -10,7 +10,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ssl_scale.cli.options import add_overrides, read_recipe_of
+from ssl_scale.cli.options import add_overrides, add_variants, bindings, read_recipe_of, variants
 from ssl_scale.errors import DataError, RecipeError, SslScaleError, UnboundDataError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   ssl-scale check vision/simclr --data images=/data/cc12m
   ssl-scale check mine.yaml --set train.steps=1000 --build
   ssl-scale check mine.yaml --json
+  ssl-scale check second.yaml --data first=runs/first --run-of first=first.yaml
 """
 
 
@@ -30,20 +31,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name or file, or a run folder")
     add_overrides(parser)
     parser.add_argument("--build", action="store_true", help="also build the parts")
+    parser.add_argument(
+        "--run-of",
+        action="append",
+        default=[],
+        metavar="ROLE=RECIPE",
+        help="the role will be the run of this recipe, which need not have begun: the parts that "
+        "start from it (init_from) are compared by name and shape; may be repeated",
+    )
+    add_variants(parser)
     parser.add_argument("--json", action="store_true", help="print the finding as one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check and say what was found; returns the exit code."""
     if not arguments.json:
-        sys.stdout.write(_told(_check(arguments)))
+        for each in _each(arguments):
+            sys.stdout.write(_told(_check_one(each, arguments)))
         return 0
     try:
-        finding = {"ok": True, "exit_code": 0, **_check(arguments)}
+        found = [_check_one(each, arguments) for each in _each(arguments)]
+        told = found[0] if arguments.variants is None else {"variants": found}
+        finding = {"ok": True, "exit_code": 0, **told}
     except SslScaleError as error:
         finding = _failed(error)
     sys.stdout.write(json.dumps(finding) + "\n")
     return int(finding["exit_code"])
+
+
+def _each(arguments: argparse.Namespace) -> list[argparse.Namespace]:
+    return [arguments] if arguments.variants is None else variants(arguments)
+
+
+def _check_one(variant: argparse.Namespace, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What one variant amounts to; errors say which it is."""
+    try:
+        return _check(variant)
+    except SslScaleError as error:
+        own = variant.set[len(arguments.set) :]
+        if own:
+            error.args = (f"with {', '.join(own)}: {error}",)
+        raise
 
 
 def _check(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -54,6 +82,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     opened = _open_sources(recipe)
     samples = {name: opened[f"data.sources.{name}"].num_samples for name in recipe.data.sources}
     groups = _build(recipe) if arguments.build else []
+    _check_runs_to_come(arguments, recipe)
     steps = recipe.num_steps(samples)
     return {
         "recipe": recipe.name,
@@ -65,6 +94,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         "remote": remote_costs(opened.values(), recipe.data.streams),
         "objectives": list(recipe.objectives),
         "groups": groups,
+        "resolved": recipe.to_yaml(),
     }
 
 
@@ -120,6 +150,27 @@ def _build(recipe: "Recipe") -> list[str]:
     except ValueError as error:
         raise RecipeError(f"{recipe.path}: parts cannot be built: {error}") from error
     return describe_groups(groups).splitlines()
+
+
+def _check_runs_to_come(arguments: argparse.Namespace, recipe: "Recipe") -> None:
+    """Compare parts with the recipes of the runs that they will start from.
+
+    Raises:
+        SslScaleError: a part will not be there, or not fit.
+    """
+    if not arguments.run_of:
+        return
+    from ssl_scale.plan.building import build_on_meta
+    from ssl_scale.recipe.reading import read_recipe
+    from ssl_scale.system.promised import check_promised
+
+    promised = {}
+    for role, path in bindings(arguments.run_of, "--run-of").items():
+        if role not in recipe.paths:
+            raise RecipeError(f"--run-of {role} must be a role that is bound, but is not")
+        other = read_recipe(path, require_data=False)
+        promised[recipe.paths[role]] = (build_on_meta(other), other.path)
+    check_promised(build_on_meta(recipe), recipe.init_from, promised)
 
 
 def _told(finding: dict[str, Any]) -> str:

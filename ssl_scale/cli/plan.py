@@ -13,8 +13,13 @@ import argparse
 import dataclasses
 import json
 import sys
+from typing import TYPE_CHECKING, Any
 
-from ssl_scale.cli.options import add_overrides, read_recipe_of
+from ssl_scale.cli.options import add_overrides, add_variants, read_recipe_of, variants
+
+if TYPE_CHECKING:
+    from ssl_scale.plan.gpus import GPU
+    from ssl_scale.plan.plan import Plan
 
 EXAMPLES = """examples:
   ssl-scale plan vision/mae --nodes 1 --gpus 8
@@ -27,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name or file, or a run folder")
     add_overrides(parser)
+    add_variants(parser)
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines; default 1")
     parser.add_argument("--gpus", type=int, default=1, metavar="G", help="of each; default 1")
     parser.add_argument(
@@ -50,8 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plan and print; returns the exit code."""
     from ssl_scale.errors import SslScaleError
-    from ssl_scale.plan.gpus import GPUS, read_bytes
-    from ssl_scale.plan.plan import Machines, make_plan
+    from ssl_scale.plan.gpus import GPUS
     from ssl_scale.plan.table import draw
 
     kind = GPUS.get(arguments.gpu_type)
@@ -60,6 +65,22 @@ def run(arguments: argparse.Namespace) -> int:
             f"--gpu-type must be one of {', '.join(GPUS)}, but is {arguments.gpu_type!r}; of "
             "another, give --gpu-memory and --peak-tflops"
         )
+    if arguments.variants is not None:
+        plans = [_as_data(_plan(each, kind)) for each in variants(arguments)]
+        sys.stdout.write(json.dumps(plans) + "\n")
+        return 0
+    plan = _plan(arguments, kind)
+    if arguments.json:
+        sys.stdout.write(json.dumps(_as_data(plan)) + "\n")
+    else:
+        sys.stdout.write(draw(plan, arguments.hours_limit))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace, kind: "GPU") -> "Plan":
+    from ssl_scale.plan.gpus import read_bytes
+    from ssl_scale.plan.plan import Machines, make_plan
+
     recipe = read_recipe_of(arguments, arguments.recipe, require_data=False)
     machines = Machines.of(
         arguments.nodes,
@@ -70,11 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
         None if arguments.gpu_memory is None else read_bytes(arguments.gpu_memory),
         arguments.peak_tflops,
     )
-    plan = make_plan(recipe, machines, arguments.vocab_size)
-    if arguments.json:
-        totals = {stage: rank.total for stage, rank in plan.ranks.items()}
-        found = {**dataclasses.asdict(plan), "rank_totals": totals}
-        sys.stdout.write(json.dumps(found) + "\n")
-    else:
-        sys.stdout.write(draw(plan, arguments.hours_limit))
-    return 0
+    return make_plan(recipe, machines, arguments.vocab_size)
+
+
+def _as_data(plan: "Plan") -> dict[str, Any]:
+    totals = {stage: rank.total for stage, rank in plan.ranks.items()}
+    return {**dataclasses.asdict(plan), "rank_totals": totals}

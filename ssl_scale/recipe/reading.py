@@ -59,6 +59,30 @@ def read_recipe(
     return _finish(recipe, path, root, checker, bound)
 
 
+def read_roles(
+    name_or_path: str | os.PathLike[str], overrides: Iterable[str] = ()
+) -> dict[str, list[str]]:
+    """The roles that a recipe names, each with the arguments that name it; paths are left out.
+
+    Args:
+        name_or_path: a shipped recipe's name, a YAML file, or a run's folder.
+        overrides: ``path.to.key=value``, laid over the recipe in this order.
+
+    Raises:
+        RecipeError: the recipe cannot work; the message holds every fault.
+    """
+    root, faults = read_merged(find_recipe(name_or_path), overrides)
+    checker = Checker(faults, {})
+    checker.section(Recipe, root, "")
+    CrossChecks(root, checker).run()
+    faults.check(str(name_or_path))
+    found: dict[str, list[str]] = {}
+    for mention in checker.mentions:
+        if mention.section == "paths" and not is_path(mention.name):
+            found.setdefault(mention.name, []).append(mention.path)
+    return found
+
+
 def read_merged(path: Path, overrides: Iterable[str]) -> tuple[Entry, Faults]:
     """The recipe with everything it extends and the overrides, not checked yet."""
     faults = Faults()

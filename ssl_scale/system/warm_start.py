@@ -5,16 +5,16 @@ none holds more than one whole tensor; who wrote the checkpoint does not matter.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_scale import dist
 from ssl_scale.checkpoint.finding import find_checkpoint
 from ssl_scale.checkpoint.reader import Reader
-from ssl_scale.checkpoint.weights import Weights
+from ssl_scale.checkpoint.weights import Shapes, Weights
 from ssl_scale.errors import SslScaleError
 from ssl_scale.nn.position import LearnedPosition, resized
 from ssl_scale.recipe.warm_start import WarmStart
@@ -41,18 +41,23 @@ def start_parts(system: nn.Module, starts: Sequence[WarmStart]) -> dict[str, Rep
         try:
             weights = Weights(Reader(find_checkpoint(Path(plan.run), plan.step)), plan.teacher)
             for part in plan.parts:
-                reports[part] = _start(_module(system, part), part, plan, weights)
+                reports[part] = _start(module_at(system, part), part, plan, weights)
         except SslScaleError as error:
             raise SslScaleError(f"{where}: {error}") from error
     return reports
 
 
-def _module(system: nn.Module, part: str) -> nn.Module:
+def module_at(system: nn.Module, part: str) -> nn.Module:
+    """A part of a system, or something inside of one.
+
+    Raises:
+        SslScaleError: it is not there.
+    """
     try:
         return system.get_submodule(part)
     except AttributeError:
         outer, _, name = part.rpartition(".")
-        around = _module(system, outer)
+        around = module_at(system, outer)
         inside = sorted(name for name, _ in around.named_children())
         raise SslScaleError(
             f"parts must be there once the system is built, but {outer} has no {name!r}; it has "
@@ -61,55 +66,65 @@ def _module(system: nn.Module, part: str) -> nn.Module:
 
 
 @dataclass
-class _Found:
-    """What is going to be written, and what is not."""
+class Found:
+    """What is going to be written, and what is not; of grids only the table's sizes differ."""
 
-    values: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    grids: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     reshaped: list[str] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
 
 
 def _start(module: nn.Module, part: str, plan: WarmStart, weights: Weights) -> Report:
+    found = compare(module, part, plan, weights)
+    _write(module, found, weights)
     source = plan.rename.get(part, part)
-    folder = weights.reader.folder
-    available = set(weights.below(source))
-    if not available:
-        known = sorted({".".join(name.split(".")[:2]) for name in weights.names})
-        raise SslScaleError(
-            f"{folder} must hold {source}, but holds {known}; say under `rename` what the run "
-            "calls it"
-        )
-    found = _look(module, source, weights)
-    if found.fresh and not plan.partial:
-        raise SslScaleError(
-            f"{folder} must hold all of {part}, but lacks {_some(found.fresh)}; change the part's "
-            "arguments, or write `partial: true` to start these afresh"
-        )
-    if found.misshapen and not plan.partial:
-        raise SslScaleError(
-            f"{part}: {'; '.join(found.misshapen[:3])} in {folder}; change the part's arguments, "
-            "or write `partial: true` to start these afresh"
-        )
-    _write(module, found)
     # Checkpoints hold all buffers, also those that are made anew with their module.
     anew = {name for name, _ in module.named_buffers()} - module.state_dict().keys()
     used = {f"{source}.{name}" for name in (*found.values, *anew)}
     loose = [text.partition(" ")[0] for text in found.misshapen]
     return Report(
-        folder,
+        weights.where,
         tuple(found.values),
         (*found.fresh, *loose),
-        tuple(sorted(available - used)),
+        tuple(sorted(set(weights.below(source)) - used)),
         tuple(found.reshaped),
         weights.reader.commit["step"],
         plan.teacher,
     )
 
 
-def _look(module: nn.Module, source: str, weights: Weights) -> _Found:
+def compare(module: nn.Module, part: str, plan: WarmStart, shapes: Shapes) -> Found:
+    """Find what there is for a part; nothing is read or written.
+
+    Raises:
+        SslScaleError: something is not there or has another shape, and the plan does not allow it.
+    """
+    source = plan.rename.get(part, part)
+    if not shapes.below(source):
+        known = sorted({".".join(name.split(".")[:2]) for name in shapes.names})
+        raise SslScaleError(
+            f"{shapes.where} must hold {source}, but holds {known}; say under `rename` what the "
+            "run calls it"
+        )
+    found = _look(module, source, shapes)
+    if found.fresh and not plan.partial:
+        raise SslScaleError(
+            f"{shapes.where} must hold all of {part}, but lacks {_some(found.fresh)}; change the "
+            "part's arguments, or write `partial: true` to start these afresh"
+        )
+    if found.misshapen and not plan.partial:
+        raise SslScaleError(
+            f"{part}: {'; '.join(found.misshapen[:3])} in {shapes.where}; change the part's "
+            "arguments, or write `partial: true` to start these afresh"
+        )
+    return found
+
+
+def _look(module: nn.Module, source: str, weights: Shapes) -> Found:
     """Compare names and shapes; nothing is read or written."""
-    found = _Found()
+    found = Found()
     grids = {
         f"{name}.table".lstrip("."): inner.grid
         for name, inner in module.named_modules()
@@ -126,9 +141,9 @@ def _look(module: nn.Module, source: str, weights: Weights) -> _Found:
         theirs = weights.shape(full)
         grid = _grid_of(theirs[0], grids[name]) if name in grids and theirs else None
         if theirs == mine:
-            found.values[name] = _reading(weights, full)
+            found.values[name] = full
         elif grid is not None and theirs[1:] == mine[1:]:
-            found.values[name] = _resizing(weights, full, grid, grids[name])
+            found.values[name], found.grids[name] = full, (grid, grids[name])
             found.reshaped.append(f"{name} {list(theirs)} -> {list(mine)}")
         else:
             found.misshapen.append(f"{name} must be {list(mine)}, but is {list(theirs)}")
@@ -143,24 +158,17 @@ def _grid_of(places: int, wanted: tuple[int, ...]) -> tuple[int, ...] | None:
     return (side, side) if len(wanted) == 2 and side * side == places else None
 
 
-def _reading(weights: Weights, name: str) -> Callable[[], Tensor]:
-    return lambda: weights.read(name)
-
-
-def _resizing(
-    weights: Weights, name: str, old: tuple[int, ...], new: tuple[int, ...]
-) -> Callable[[], Tensor]:
-    return lambda: resized(weights.read(name), old, new)
-
-
-def _write(module: nn.Module, found: _Found) -> None:
+def _write(module: nn.Module, found: Found, weights: Weights) -> None:
     buffers = dict(module.named_buffers())
     parameters = dict(module.named_parameters())
-    for name, make in found.values.items():
+    for name, full in found.values.items():
+        value = weights.read(full)
+        if name in found.grids:
+            value = resized(value, *found.grids[name])
         if name in buffers:
-            buffers[name].copy_(make())
+            buffers[name].copy_(value)
         else:
-            write_whole(parameters[name], make(), dist.rank())
+            write_whole(parameters[name], value, dist.rank())
     refresh_persistent(parameters.values())
 
 
