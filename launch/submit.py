@@ -23,7 +23,7 @@ from .slurm.no_secrets import refuse_secrets
 from .slurm.packages import require_clients
 from .slurm.profile import Profile, read_profile
 from .slurm.record import read_launches
-from .slurm.sbatch import sbatch
+from .slurm.sbatch import options_of_folder, sbatch
 from .slurm.script import Job, harmless, render
 from .slurm.timing import seconds_of, stop_before_s
 
@@ -179,10 +179,7 @@ def sbatch_options(
     Raises:
         SslScaleError: one is no option, so that sbatch would take it for the script.
     """
-    label = re.sub(r"[^A-Za-z0-9_.+-]", "_", run_folder.name)
-    # Slurm knows patterns such as %j.
-    folder = str(run_folder).replace("%", "%%")
-    options = [f"--job-name={label}", f"--output={folder}/logs/slurm-%j.log"]
+    options = options_of_folder(run_folder)
     if arguments.after is not None:
         number = harmless("--after", arguments.after)
         if not re.fullmatch(r"\d+(_\d+)?", number):

@@ -1,5 +1,6 @@
 """Handing a script to Slurm, and keeping a record of it."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,14 @@ from pathlib import Path
 from ssl_scale.errors import SslScaleError
 
 from .record import add_launch
+
+
+def options_of_folder(run_folder: Path) -> list[str]:
+    """The options that follow from where a run keeps its files: a label, and the script's log."""
+    label = re.sub(r"[^A-Za-z0-9_.+-]", "_", run_folder.name)
+    # Slurm knows patterns such as %j.
+    folder = str(run_folder).replace("%", "%%")
+    return [f"--job-name={label}", f"--output={folder}/logs/slurm-%j.log"]
 
 
 def sbatch(run_folder: Path, script: Path, options: Sequence[str], directory: Path) -> str:

@@ -41,6 +41,7 @@ class Job:
         container: where the ranks run.
         max_restarts: starts in a row without a new checkpoint, until the job is given up.
         backoff_s: before the first of these; each further one waits twice as long.
+        exclude_failed: whether nodes that were at fault are left out when it is started again.
     """
 
     run_folder: Path
@@ -60,17 +61,12 @@ class Job:
     container: Container | None
     max_restarts: int
     backoff_s: int
+    exclude_failed: bool = False
 
 
 def render(job: Job) -> str:
     """The script's text."""
-    folder = str(job.run_folder)
-    # Slurm takes a backslash in a file's name for a sign not to look for patterns.
-    if not folder.isprintable() or "\\" in folder:
-        raise SslScaleError(
-            f"the run's folder must have a printable name without backslashes, but is {folder!r}; "
-            "choose another --name or --run-folder"
-        )
+    require_nameable(job.run_folder)
     return "\n".join(
         [
             "#!/bin/bash",
@@ -78,10 +74,11 @@ def render(job: Job) -> str:
             "# limit or by a preemption, it saves and goes back to the queue.",
             *_directives(job),
             "",
-            f"run_folder={shlex.quote(folder)}",
+            f"run_folder={shlex.quote(str(job.run_folder))}",
             "launch_folder=$run_folder/launch",
             f"max_restarts={job.max_restarts}",
             f"backoff_s={job.backoff_s}",
+            f"exclude_failed={int(job.exclude_failed)}",
             *_array("program", [*_apptainer(job), *job.program]),
             *_array("srun_options", _pyxis(job)),
             *_environment(job),
@@ -92,6 +89,17 @@ def render(job: Job) -> str:
             (_HERE / "job.sh").read_text(),
         ]
     )
+
+
+def require_nameable(run_folder: Path) -> None:
+    """Refuse a folder whose name cannot stand in a script and in options of sbatch."""
+    folder = str(run_folder)
+    # Slurm takes a backslash in a file's name for a sign not to look for patterns.
+    if not folder.isprintable() or "\\" in folder:
+        raise SslScaleError(
+            f"the run's folder must have a printable name without backslashes, but is {folder!r}; "
+            "choose another --name or --run-folder"
+        )
 
 
 def _directives(job: Job) -> list[str]:
