@@ -1,18 +1,20 @@
-"""What Slurm knows of a job, for as long as it knows it."""
+"""What Slurm knows of jobs: its queue for as long as it remembers them, then its accounting."""
 
 import os
-import re
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from .packages import search_path
 
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE")
-_FIELDS = {
-    name: re.compile(rf"(?:^| ){name}=(\S*)")
-    for name in ("JobState", "Reason", "Restarts", "NodeList", "StartTime")
-}
+# Answered for jobs that are forgotten, alone or all of them; no failure.
+_UNKNOWN = "Invalid job id"
+_QUEUE = ("JobArrayID", "State", "Reason", "RestartCnt", "NodeList", "StartTime")
+_ACCOUNTING = ("JobID", "State", "Reason", "NodeList", "Start")
+_NOTHING = ("None", "(null)", "N/A", "Unknown", "None assigned")
+_SEPARATOR = "|"
+_LIVES = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING")
+_COMES_BACK = ("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESIZING", "STAGE_OUT")
 
 
 @dataclass(frozen=True)
@@ -36,38 +38,95 @@ class JobState:
     @property
     def is_over(self) -> bool:
         """Whether it has left the queue."""
-        return self.state in ENDED
+        return self.state not in (*_LIVES, *_COMES_BACK)
 
-    @classmethod
-    def read(cls, line: str) -> "JobState | None":
-        """What a line of ``scontrol show job --oneliner`` says; None if it is not one."""
-        found = {name: pattern.search(line) for name, pattern in _FIELDS.items()}
-        values = {name: match[1] for name, match in found.items() if match is not None}
-        if "JobState" not in values:
-            return None
-        known = {
-            name: "" if value in ("None", "(null)") else value for name, value in values.items()
-        }
-        restarts = known.get("Restarts", "")
-        return cls(
-            known["JobState"],
-            known.get("Reason", ""),
-            int(restarts) if restarts.isdecimal() else 0,
-            known.get("NodeList", ""),
-            known.get("StartTime", ""),
-        )
+
+@dataclass(frozen=True)
+class Answer:
+    """What Slurm says of some jobs.
+
+    Args:
+        states: of those that it knows, by number.
+        problem: why it could not be asked; empty if it could.
+    """
+
+    states: Mapping[str, JobState] = field(default_factory=dict)
+    problem: str = ""
+
+
+def ask_jobs(jobs: Sequence[str], environment: Mapping[str, str] = os.environ) -> Answer:
+    """The states of any number of jobs, in one question to the queue and one to the accounting."""
+    if not jobs:
+        return Answer()
+    columns = ",".join(f"{name}:{_SEPARATOR}" for name in _QUEUE)
+    words = (
+        "--states=all",
+        "--array",
+        "--noheader",
+        f"--jobs={','.join(jobs)}",
+        f"--Format={columns}",
+    )
+    told = _run("squeue", *words, environment=environment)
+    states = read_queue(told.stdout)
+    if forgotten := [job for job in jobs if job not in states]:
+        states |= _ask_accounting(forgotten, environment)
+    problem = "" if not told.returncode or _UNKNOWN in told.stderr else told.stderr.strip()
+    return Answer(states, problem.splitlines()[-1] if problem else "")
 
 
 def ask_slurm(job: str, environment: Mapping[str, str] = os.environ) -> JobState | None:
     """A job's state; None where Slurm does not know it, or is not there."""
-    told = run_slurm("scontrol", "show", "job", "--oneliner", job, environment=environment)
-    return None if told is None else JobState.read(told)
+    return ask_jobs([job], environment).states.get(job)
+
+
+def _ask_accounting(jobs: Sequence[str], environment: Mapping[str, str]) -> dict[str, JobState]:
+    """The states of jobs that the queue has forgotten; none where accounting is off."""
+    words = ("--parsable2", "--noheader", "--allocations", "--duplicates")
+    asked = (f"--format={','.join(_ACCOUNTING)}", f"--jobs={','.join(jobs)}")
+    return read_accounting(_run("sacct", *words, *asked, environment=environment).stdout)
+
+
+def read_queue(text: str) -> dict[str, JobState]:
+    """What lines of ``squeue`` say, by the job's number."""
+    states = {}
+    for job, state, reason, restarts, nodes, start in _rows(text, len(_QUEUE)):
+        count = int(restarts) if restarts.isdecimal() else 0
+        states[job] = JobState(state, reason, count, nodes, start)
+    return states
+
+
+def read_accounting(text: str) -> dict[str, JobState]:
+    """What lines of ``sacct`` say, by the job's number.
+
+    A job has a line for each of its starts, the last one comes last. Its reason is why it waited,
+    which tells nothing about how it ended.
+    """
+    states: dict[str, JobState] = {}
+    for job, state, reason, nodes, start in _rows(text, len(_ACCOUNTING)):
+        word = state.split()[0] if state else ""  # it may read: CANCELLED by 1000
+        restarts = states[job].restarts + 1 if job in states else 0
+        states[job] = JobState(word, reason if word == "PENDING" else "", restarts, nodes, start)
+    return states
+
+
+def _rows(text: str, columns: int) -> list[list[str]]:
+    """The lines that have so many columns, each of them empty where it says that it is."""
+    rows = [line.split(_SEPARATOR)[:columns] for line in text.splitlines()]
+    return [
+        ["" if value in _NOTHING else value for value in row] for row in rows if len(row) == columns
+    ]
 
 
 def run_slurm(*words: str, environment: Mapping[str, str] = os.environ) -> str | None:
     """What one of Slurm's commands printed; None if it failed or is not there."""
+    done = _run(*words, environment=environment)
+    return done.stdout if done.returncode == 0 else None
+
+
+def _run(*words: str, environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Run one of Slurm's commands; one that is not there or does not end has failed."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             words,
             capture_output=True,
             text=True,
@@ -76,6 +135,8 @@ def run_slurm(*words: str, environment: Mapping[str, str] = os.environ) -> str |
             timeout=60,
             env={**environment, "PATH": search_path(environment)},
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+    except FileNotFoundError:
+        failure = f"{words[0]} is not installed here"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        failure = f"{words[0]}: {error}"
+    return subprocess.CompletedProcess(words, 127, "", failure)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from ssl_scale_launch import cli
-from ssl_scale_launch.slurm.jobs import JobState
 from ssl_scale_launch.slurm.progress import read_progress
 from ssl_scale_launch.slurm.record import add_launch
 from ssl_scale_launch.status import describe
@@ -38,17 +37,6 @@ def test_a_runs_folder_tells_how_far_it_is(run_folder: Path) -> None:
 def test_an_empty_folder_tells_that_nothing_has_begun(tmp_path: Path) -> None:
     lines = describe(tmp_path, None, None, read_progress(tmp_path))
     assert lines[1:] == ["  job       none was submitted", "  progress  step 0; started 0 times"]
-
-
-def test_slurms_answer_is_read() -> None:
-    line = (
-        "JobId=7 JobName=a UserId=root(0) JobState=PENDING Reason=BeginTime Dependency=(null) "
-        "Requeue=1 Restarts=2 StartTime=2026-01-01T00:00:00 NodeList=(null) Comment=JobState=X"
-    )
-    state = JobState.read(line)
-    assert state == JobState("PENDING", "BeginTime", 2, "", "2026-01-01T00:00:00")
-    assert not state.is_over
-    assert JobState.read("slurm_load_jobs error") is None
 
 
 def test_a_run_that_slurm_has_forgotten_is_told_from_its_folder(
