@@ -5,6 +5,9 @@
 trap : USR1 TERM INT
 ends=$1
 shift
+# By this line whoever reads the log tells one start from another.
+printf '== %s rank %s on %s: job %s, restart %s\n' "$(date '+%F %T')" "$SLURM_PROCID" \
+    "${SLURMD_NODENAME:-$(hostname)}" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}"
 "$@" </dev/null
 code=$?
 if ((code != 0)); then
