@@ -86,7 +86,8 @@ asked_at=
 pass() {
     say "$1: asking the ranks to save and stop"
     asked_at=${asked_at:-$SECONDS}
-    kill -s "$1" "$step" 2>/dev/null
+    # srun passes USR1 on, but told TERM it kills the ranks at once.
+    kill -s USR1 "$step" 2>/dev/null
 }
 
 # What the ranks left tells more than srun's code, the highest of all of them: who failed first.
