@@ -10,6 +10,9 @@ import pytest
 from ssl_scale_launch.slurm.packages import how_to_install, missing_packages
 from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
 
+from tests.launch.slurm.submitted import Submitted, submit
+from tests.train.tiny import make_recipe
+
 
 def require_slurm() -> None:
     """Skip where Slurm is not installed; where CI is true, fail."""
@@ -44,3 +47,19 @@ def own_folder() -> Iterator[Path]:
     yield folder
     SandboxCluster(folder).down()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny recipe."""
+    return make_recipe(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    cluster: SandboxCluster, recipe: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Submitted:
+    """A run of it that nothing happened to; to be looked at only."""
+    run = submit(cluster, recipe, tmp_path_factory.mktemp("undisturbed") / "run")
+    run.must_complete()
+    return run
