@@ -1,65 +1,75 @@
-"""Tell how a submitted run fares: its job, how far it is, and what stopped it last.
+"""Tell how runs fare: the job, how far it is, what is left to do, and what stopped it last.
 
-The job's state is Slurm's while Slurm knows it; all else, and everything once it has forgotten,
-comes from the run's own folder.
+The job's state is Slurm's own word: of its queue while that knows the job, then of its accounting
+(sacct) where there is one. All else, and everything once Slurm has forgotten the job or where there
+is none, comes from the run's own folder. Exits with 0 whatever it tells; with 2 where there is no
+such folder.
 """
 
 import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .slurm.jobs import JobState, ask_slurm
-from .slurm.progress import Progress, read_progress
-from .slurm.record import read_launches
+from .slurm.story import read_stories
+from .slurm.telling import lines_of
 
 EXAMPLES = """examples:
   ssl-launch status runs/first
-  ssl-launch status runs/*
+  ssl-launch status runs/* --json
+  ssl-launch status runs/first --watch       again every 5 seconds, until Ctrl-C
 """
+EVERY_S = 5.0
+CLEAR = "\033[H\033[2J\033[3J"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_argument("--json", action="store_true", help="for scripts: a list, an entry a run")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=float,
+        const=EVERY_S,
+        metavar="S",
+        help="tell it again every S seconds, until Ctrl-C; default 5",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tell the state of each run; returns the exit code."""
+    """Tell how each run fares; returns the exit code."""
     for folder in arguments.runs:
         if not folder.is_dir():
             raise SslScaleError(f"{folder}: must be the folder of a run, but there is none")
-        launches = read_launches(folder)
-        job = launches[-1]["job"] if launches else None
-        state = None if job is None else ask_slurm(job)
-        print("\n".join(describe(folder, job, state, read_progress(folder))))
+    if arguments.watch is None:
+        print(text_of(arguments.runs, arguments.json))
+    elif arguments.watch <= 0:
+        raise SslScaleError(f"--watch must be above 0 seconds, but is {arguments.watch:g}")
+    else:
+        watch(lambda: text_of(arguments.runs, arguments.json), arguments.watch)
     return 0
 
 
-def describe(
-    folder: Path, job: str | None, state: JobState | None, progress: Progress
-) -> list[str]:
-    """The lines that tell of a run."""
-    lines = [str(folder), f"  job       {_describe_job(job, state, progress)}"]
-    total = "" if progress.total is None else f" of {progress.total:,}"
-    reached = f"step {progress.step:,}{total}"
-    if progress.loss is not None:
-        reached += f", loss {progress.loss:.4g}"
-    if progress.samples_per_s is not None:
-        reached += f", {progress.samples_per_s:.4g} samples/s"
-    lines.append(f"  progress  {reached}; started {progress.attempts} times")
-    if progress.said:
-        lines.append(f"  last said {progress.said}")
-    return lines
+def text_of(folders: list[Path], is_data: bool) -> str:
+    """What is printed about some runs."""
+    stories = read_stories(folders)
+    if is_data:
+        return json.dumps([story.as_data() for story in stories], indent=1)
+    now = time.time()
+    return "\n".join(line for story in stories for line in lines_of(story, now))
 
 
-def _describe_job(job: str | None, state: JobState | None, progress: Progress) -> str:
-    ending = "; the run is completed" if progress.is_completed else ""
-    if job is None:
-        return f"none was submitted{ending}"
-    if state is None:
-        return f"{job}: Slurm does not know it (any more){ending}"
-    reason = f" ({state.reason})" if state.reason else ""
-    nodes = f" on {state.nodes}" if state.nodes and not state.is_over else ""
-    waits = f", not before {state.start}" if state.state == "PENDING" and state.start else ""
-    return f"{job}: {state.state}{reason}{nodes}{waits}, restarts {state.restarts}{ending}"
+def watch(tell: Callable[[], str], every_s: float) -> None:
+    """Print what is told every so many seconds, in a terminal in the same place, until Ctrl-C."""
+    try:
+        while True:
+            told = tell()
+            print(f"{CLEAR}{told}" if sys.stdout.isatty() else told, flush=True)
+            time.sleep(every_s)
+    except KeyboardInterrupt:
+        return

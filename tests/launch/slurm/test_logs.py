@@ -70,3 +70,38 @@ def test_a_folder_without_logs_is_refused(
 ) -> None:
     assert cli.main(["logs", str(tmp_path)]) == 2
     assert "must hold a run's logs" in capsys.readouterr().err
+
+
+def test_an_old_error_is_not_taken_for_that_of_the_last_start(run_folder: Path) -> None:
+    with (run_folder / "logs/rank-2.log").open("a") as file:
+        file.write("== 2026-01-02 00:00:00 rank 2 on n7: job 10, restart 0\nhello\n")
+    assert first_failure(run_folder).endswith("exit code 137:\nhello")
+
+
+def test_a_failure_that_comes_while_following_is_shown_once_as_a_block(run_folder: Path) -> None:
+    follower = Follower(run_folder, before=1)
+    assert not any("failed first" in line and "\n" in line for line in follower.new_lines())
+    with (run_folder / "logs/rank-1.log").open("a") as file:
+        file.write(
+            "[rank1]: Traceback (most recent call last):\n[rank1]:   x\n[rank1]: OSError: a\n"
+        )
+    with (run_folder / "logs/slurm-10.log").open("a") as file:
+        file.write(
+            "ssl-launch: 2026-01-03 00:00:00: rank 1 on n1 failed first, with exit code 1; a\n"
+        )
+    told = list(follower.new_lines())
+    block = (
+        "\nrank 1 on n1 failed first, with exit code 1:\n"
+        "Traceback (most recent call last):\n  x\nOSError: a\n"
+    )
+    assert told.count(block) == 1
+    assert "rank 1: [rank1]: OSError: a" in told
+    assert list(follower.new_lines()) == []
+
+
+def test_a_log_that_goes_away_ends_nothing(run_folder: Path) -> None:
+    follower = Follower(run_folder, before=1)
+    assert list(follower.new_lines())
+    (run_folder / "logs/rank-1.log").write_text("")
+    (run_folder / "logs/rank-0.log").unlink()
+    assert list(follower.new_lines()) == []

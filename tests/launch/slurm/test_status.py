@@ -7,7 +7,6 @@ import pytest
 from ssl_scale_launch import cli
 from ssl_scale_launch.slurm.progress import read_progress
 from ssl_scale_launch.slurm.record import add_launch
-from ssl_scale_launch.status import describe
 
 
 @pytest.fixture
@@ -34,9 +33,12 @@ def test_a_runs_folder_tells_how_far_it_is(run_folder: Path) -> None:
     assert not progress.is_completed
 
 
-def test_an_empty_folder_tells_that_nothing_has_begun(tmp_path: Path) -> None:
-    lines = describe(tmp_path, None, None, read_progress(tmp_path))
-    assert lines[1:] == ["  job       none was submitted", "  progress  step 0; started 0 times"]
+def test_an_empty_folder_tells_that_nothing_has_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status", str(tmp_path)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[1:] == ["  state      WAITING", "  progress   step 0; started 0 times"]
 
 
 def test_a_run_that_slurm_has_forgotten_is_told_from_its_folder(
@@ -48,9 +50,10 @@ def test_a_run_that_slurm_has_forgotten_is_told_from_its_folder(
     (run_folder / "COMPLETED").write_text("2\n")
     assert cli.main(["status", str(run_folder)]) == 0
     told = capsys.readouterr().out
-    assert "1: Slurm does not know it (any more); the run is completed" in told
-    assert "step 2 of 100, loss 0.5; started 3 times" in told
-    assert "last said two" in told
+    assert "state      COMPLETED" in told
+    assert "1: Slurm could not be asked" in told
+    assert "step 2 of 100 (2%), loss 0.5; started 3 times" in told
+    assert "last said  two" in told
     assert cli.main(["cancel", str(run_folder)]) == 2
     assert "unknown to Slurm" in capsys.readouterr().err
     assert cli.main(["resume", str(run_folder)]) == 2
