@@ -4,7 +4,12 @@
 PYTHON ?= python3
 VENV := .venv
 INPUTS := pyproject.toml setup.py constraints.txt
-STAMP := $(VENV)/installed-$(shell cat $(INPUTS) | sha256sum | cut -c1-16)
+# What else is installed: groups of pyproject.toml's optional dependencies.
+EXTRAS ?= dev
+# DeepSpeed's operators are compiled when used: told that this is a CPU, its build asks for no CUDA
+# toolkit, and finds a GPU all the same when it runs.
+DEEPSPEED_BUILD ?= DS_ACCELERATOR=cpu DS_BUILD_OPS=0
+STAMP := $(VENV)/installed-$(shell { cat $(INPUTS); echo '$(EXTRAS)'; } | sha256sum | cut -c1-16)
 PIP := $(VENV)/bin/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(VENV)/bin/python -m pytest
 
@@ -19,7 +24,7 @@ test marked torture: export OMP_NUM_THREADS ?= 1
 help:
 	@echo "make demo     pretrain on real data, kill, resume, evaluate, export, report"
 	@echo "make test     the fast tests"
-	@echo "make check    format, lint, types, imports between rooms"
+	@echo "make check    format, lint, types, imports between rooms, images"
 	@echo "make bench    benchmarks; AREA=startup runs one"
 	@echo "make slow     tests that take minutes        make slurm    tests on a Slurm cluster"
 	@echo "make gpu      tests that need a GPU          make torture  hours of kills and scale"
@@ -28,8 +33,7 @@ help:
 venv: $(STAMP)
 
 # DeepSpeed comes as source whose build imports torch: so torch first, and no isolated build, which
-# would fetch a torch of its own. Its operators are compiled when used: told that this is a CPU, the
-# build asks for no CUDA toolkit, and finds a GPU all the same when it runs.
+# would fetch a torch of its own.
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python must be 3.11 or newer, but $(PYTHON) is not: make PYTHON=python3.12" >&2; exit 1; }
@@ -41,7 +45,7 @@ $(STAMP):
 	@echo "==> 1/2 torch"
 	@$(PIP) setuptools wheel torch
 	@echo "==> 2/2 everything else"
-	@DS_ACCELERATOR=cpu DS_BUILD_OPS=0 $(PIP) --no-build-isolation -e '.[dev]'
+	@$(DEEPSPEED_BUILD) $(PIP) --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(STAMP)
@@ -58,6 +62,8 @@ check: $(STAMP)
 	@$(VENV)/bin/mypy ssl_scale data_tools launch
 	@echo "==> import-linter"
 	@$(VENV)/bin/lint-imports --no-cache
+	@echo "==> hadolint"
+	@$(VENV)/bin/hadolint docker/Dockerfile*
 
 bench: $(STAMP)
 	@$(VENV)/bin/python -m tests.benchmarks.run $(AREA)
