@@ -1,8 +1,12 @@
 # ---- From here on, the same in every job ---------------------------------------------------------
 trap : USR1 TERM # until there are ranks to pass it on to, a signal must not end this script
 stopped_code=75 # the program was asked to stop, and has saved
+stuck_code=70   # a step did not end (train.stuck_after_s)
 restarts=$launch_folder/restarts
 ends=$launch_folder/ends-$SLURM_JOB_ID
+# The last task of an array has the number of the whole array, so tasks are asked for by name.
+job_name=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+job_name=${job_name:-$SLURM_JOB_ID}
 
 say() { printf 'ssl-launch: %s: %s\n' "$(date '+%F %T')" "$*" >&2; }
 
@@ -17,10 +21,11 @@ newest_step() {
     echo "$newest"
 }
 
-# How many starts of this job in a row began where the one before began.
+# How many starts of this job in a row began where the one before began. Kept as what a link names,
+# for which a full disk has room.
 count_stalled() {
     local job=- step=-1 count=0
-    if [[ -r $restarts && $(<"$restarts") =~ ^([0-9]+)\ ([0-9]+)\ ([0-9]+)$ ]]; then
+    if [[ $(readlink -- "$restarts") =~ ^([0-9]+)\ ([0-9]+)\ ([0-9]+)$ ]]; then
         job=${BASH_REMATCH[1]} step=$((10#${BASH_REMATCH[2]})) count=$((10#${BASH_REMATCH[3]}))
     fi
     began_at=$(newest_step)
@@ -28,7 +33,26 @@ count_stalled() {
     if [[ $job == "$SLURM_JOB_ID" ]] && ((began_at <= step)); then
         stalled=$((count + 1))
     fi
-    echo "$SLURM_JOB_ID $began_at $stalled" >"$restarts.new" && mv "$restarts.new" "$restarts"
+    if ! ln -sfT -- "$SLURM_JOB_ID $began_at $stalled" "$restarts"; then
+        say "$(free_space)"
+        stalled=${SLURM_RESTART_COUNT:-0} # Slurm counts them all, so that there is an end to it
+    fi
+}
+
+free_space() { df -Ph -- "$run_folder" | awk 'NR == 2 { print $4 " are free on the disk mounted at " $6 }'; }
+
+# A run that starts from what others have learned must not begin before they are done; once it has a
+# checkpoint, it needs them no more.
+require_earlier() {
+    local folder
+    ((began_at == 0)) || return
+    for folder in "${earlier[@]}"; do
+        if [[ ! -e $folder/COMPLETED ]]; then
+            say "this run starts from $folder, which must be completed, but is not; resume it first," \
+                "then this one: ssl-launch resume"
+            exit 2
+        fi
+    done
 }
 
 give_up() {
@@ -62,7 +86,7 @@ name_meeting_point() {
 
 # Start one task a rank and wait for all of them; sets `code`.
 run_ranks() {
-    rm -rf -- "$ends"
+    rm -rf -- "$ends" "$run_folder/heartbeats/waited-for"
     mkdir -p -- "$ends" || exit 1
     # srun knows patterns such as %t.
     srun --kill-on-bad-exit=1 --open-mode=append --output="${run_folder//%/%%}/logs/rank-%t.log" \
@@ -90,28 +114,74 @@ pass() {
     kill -s USR1 "$step" 2>/dev/null
 }
 
-# What the ranks left tells more than srun's code, the highest of all of them: who failed first.
+# Nodes of this job that Slurm hears nothing of, or has given up.
+silent_nodes() {
+    sinfo --noheader --Node --nodes="$SLURM_JOB_NODELIST" --format='%N %T' 2>/dev/null |
+        awk '$2 ~ /^(down|fail)|\*$/ { print $1 }' | sort -u
+}
+
+# What the ranks left tells more than srun's code, the highest of all of them: who failed first. That
+# may only have noticed another's fault: of a node that is gone, or a rank that all wait for.
 judge_end() {
-    local first
-    first=$(cat -- "$ends"/* 2>/dev/null | grep -v "^[0-9.]* $stopped_code " | LC_ALL=C sort -n | head -n 1)
+    local first culprit silent
+    bad_nodes=
+    first=$(ls -- "$ends" 2>/dev/null | grep -v "^[0-9.]* $stopped_code " | LC_ALL=C sort -n | head -n 1)
     if [[ $first =~ ^[0-9.]+\ ([0-9]+)\ ([0-9]+)\ (.*)$ ]]; then
-        code=${BASH_REMATCH[1]}
-        say "rank ${BASH_REMATCH[2]} on ${BASH_REMATCH[3]} failed first, with exit code $code; its" \
-            "output: $run_folder/logs/rank-${BASH_REMATCH[2]}.log"
+        code=${BASH_REMATCH[1]} bad_nodes=${BASH_REMATCH[3]}
+        say "rank ${BASH_REMATCH[2]} on $bad_nodes failed first, with exit code $code; its output:" \
+            "$run_folder/logs/rank-${BASH_REMATCH[2]}.log"
+        culprit=$(head -n 1 -- "$run_folder/heartbeats/waited-for" 2>/dev/null)
+        if ((code == stuck_code)) && [[ $culprit =~ ^([0-9]+)\ ([A-Za-z0-9._-]+)$ ]]; then
+            bad_nodes=${BASH_REMATCH[2]}
+            say "it was stuck: the others waited for rank ${BASH_REMATCH[1]} on $bad_nodes; stacks:" \
+                "$run_folder/logs/stuck-rank-*.txt"
+        fi
+        say "$(free_space)"
     elif ((code == 0)) && [[ -n $(ls -A -- "$ends") ]]; then
         code=$stopped_code
         say "the ranks have stopped after step $(newest_step), saved"
         [[ -z $asked_at ]] || echo "$((SECONDS - asked_at))" >>"$launch_folder/stop_seconds"
     fi
+    if ((code != 0 && code != stopped_code)) && silent=$(silent_nodes) && [[ -n $silent ]]; then
+        bad_nodes=${silent//$'\n'/,}
+        say "Slurm hears nothing of $bad_nodes, so that the fault lies there"
+    fi
     rm -rf -- "$ends"
+}
+
+# A controller that is being restarted answers some seconds later; one that refuses will not change
+# its mind.
+ask_controller() {
+    local tries errors
+    for ((tries = 0; tries < 60; tries++)); do
+        { errors=$(scontrol "$@" 2>&1 >&3); } 3>&1 && return
+        say "scontrol $1: $errors"
+        [[ $errors =~ [Cc]ontact|[Cc]onnect|[Tt]imed\ out ]] || return 1
+        sleep 5
+    done
+    return 1
+}
+
+# In the queue, not before: a running job's list of excluded nodes cannot be changed.
+leave_out_bad_nodes() {
+    local before
+    [[ -n $bad_nodes && $exclude_failed == 1 ]] || return
+    before=$(grep -o ' ExcNodeList=[^ ]*' <<<"$told")
+    before=${before#*=}
+    [[ $before == "(null)" ]] || bad_nodes=$before,$bad_nodes
+    if scontrol update "JobId=$job_name" "ExcNodeList=$bad_nodes"; then
+        say "from now on without $bad_nodes (--exclude-failed)"
+    else
+        say "goes on with $bad_nodes, since too few nodes would be left"
+    fi
 }
 
 # Back to the queue; only this script does so, no rank.
 start_again() {
-    local next=0 state delay
-    if [[ -e $launch_folder/cancel-$SLURM_JOB_ID ]]; then
+    local next=0 told state delay
+    if [[ -e $launch_folder/cancel-$job_name ]]; then
         say "cancelled, so the job is not started again"
-        scancel "$SLURM_JOB_ID"
+        scancel "$job_name"
         exit "$code"
     fi
     (($(newest_step) > began_at)) || next=$((stalled + 1))
@@ -120,17 +190,18 @@ start_again() {
         exit "$code"
     fi
     # Somebody who cancels a job does not want it back.
-    state=$(scontrol show job --oneliner "$SLURM_JOB_ID" | grep -o ' JobState=[A-Z_]*')
+    told=$(ask_controller show job --oneliner "$job_name")
+    state=$(grep -o ' JobState=[A-Z_]*' <<<"$told")
     if [[ $state != " JobState=RUNNING" ]]; then
         say "the job is ${state#*=}, so it is not started again from here"
         exit "$code"
     fi
-    trap '' TERM USR1
-    scontrol requeue "$SLURM_JOB_ID" || exit "$code"
+    ask_controller requeue "$job_name" || exit "$code"
+    leave_out_bad_nodes
     if ((next > 0)); then
         delay=$((backoff_s * 2 ** (next - 1)))
         say "no new checkpoint since step $began_at; start $next of at most $max_restarts in $delay s"
-        scontrol update "JobId=$SLURM_JOB_ID" "StartTime=now+${delay}seconds"
+        scontrol update "JobId=$job_name" "StartTime=now+${delay}seconds"
     fi
     exit "$code"
 }
@@ -141,13 +212,15 @@ if ((stalled > max_restarts)); then
     give_up "$stalled"
     exit 1
 fi
+require_earlier
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 name_meeting_point
 trap 'pass USR1' USR1
 trap 'pass TERM' TERM
-say "job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}, on $SLURM_JOB_NODELIST: $SLURM_NTASKS ranks" \
+say "job $job_name, restart ${SLURM_RESTART_COUNT:-0}, on $SLURM_JOB_NODELIST: $SLURM_NTASKS ranks" \
     "from step $began_at on"
 run_ranks
+trap '' USR1 TERM # Slurm signals the commands that follow, too
 judge_end
 case $code in
 0) say "completed" ;;

@@ -48,6 +48,7 @@ class Profile:
         cpus_per_task: CPUs of every rank.
         gpu_option: how the cluster is asked for GPUs: ``gpus-per-node``, ``gres`` or ``none``.
         gpu_type: what the plan counts with: a100, h100, ...
+        exclude_failed: whether a run is started again without hosts that were at fault.
         sbatch: further options of sbatch, each one word, such as ``--constraint=a100``.
         modules: loaded before the ranks start.
         container: where the ranks run.
@@ -61,6 +62,7 @@ class Profile:
     cpus_per_task: int | None = None
     gpu_option: str = "gpus-per-node"
     gpu_type: str | None = None
+    exclude_failed: bool = False
     sbatch: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     container: Container | None = None
@@ -123,6 +125,12 @@ def _count(path: Path, where: str, value: Any) -> int:
     return value
 
 
+def _truth(path: Path, where: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _fault(path, where, "true or false", value)
+    return value
+
+
 def _one_of(*names: str) -> Check:
     def check(path: Path, where: str, value: Any) -> str:
         if value not in names:
@@ -174,6 +182,7 @@ _PROFILE: Mapping[str, Check] = {
     "cpus_per_task": _count,
     "gpu_option": _one_of(*GPU_OPTIONS),
     "gpu_type": _text,
+    "exclude_failed": _truth,
     "sbatch": _texts,
     "modules": _texts,
     "container": _container,

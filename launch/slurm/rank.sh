@@ -1,7 +1,7 @@
 # One rank, between Slurm and the program. Arguments: a folder, then the program and its arguments.
 # Slurm signals every process of a task: the program acts on it, this shell waits on. How the program
-# ended is left in the folder; "stopped and saved" counts as an end without fault, or the first rank
-# to stop would have srun kill the others.
+# ended is left in the folder, as a name, for which a full disk has room; "stopped and saved" counts
+# as an end without fault, or the first rank to stop would have srun kill the others.
 trap : USR1 TERM INT
 ends=$1
 shift
@@ -11,8 +11,7 @@ printf '== %s rank %s on %s: job %s, restart %s\n' "$(date '+%F %T')" "$SLURM_PR
 "$@" </dev/null
 code=$?
 if ((code != 0)); then
-    printf '%s %s %s %s\n' "$(date +%s.%N)" "$code" "$SLURM_PROCID" "${SLURMD_NODENAME:-$(hostname)}" \
-        >"$ends/$SLURM_PROCID"
+    : >"$ends/$(date +%s.%N) $code $SLURM_PROCID ${SLURMD_NODENAME:-$(hostname)}"
 fi
 ((code != stopped_code)) || code=0
 exit "$code"

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -20,6 +21,8 @@ from .packages import require_packages, search_path
 from .sandbox_config import LOOPBACK, Layout, node_names, slurm_configuration
 
 MARK = "SSL_LAUNCH_SANDBOX"
+SERVER = "SSL_LAUNCH_SANDBOX_SERVER"
+CONTROLLER = "slurmctld"
 START_S = 30.0
 END_S = 10.0
 LOOK_S = 0.1
@@ -89,6 +92,51 @@ class SandboxCluster:
             self.layout.records.unlink(missing_ok=True)
         return remaining
 
+    def kill(self, name: str) -> None:
+        """Kill one server alone, as a crash would; what a node runs goes on.
+
+        Args:
+            name: ``slurmctld``, or a node such as ``n2``.
+        """
+        process = self.server(name)
+        process.send(signal.SIGKILL)
+        deadline = time.monotonic() + END_S
+        while process.is_alive and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+
+    def cut_power(self, node: str) -> None:
+        """Kill a node's server and all that runs on it."""
+        self.kill(node)
+        ours = set(with_variable("SLURM_CONF", str(self.layout.configuration)))
+        tasks = ours.intersection(with_variable("SLURMD_NODENAME", node))
+        for process in (*with_variable(SERVER, self._mark_of(node)), *tasks):
+            process.send(signal.SIGKILL)
+
+    def start_again(self, name: str) -> None:
+        """Start a server that was killed; the controller remembers its jobs.
+
+        Raises:
+            SslScaleError: there is no such server, or it runs.
+        """
+        if self.server(name).is_alive:
+            raise SslScaleError(f"{name} must have ended, but runs")
+        self._start(name, self._server(name), self._read_record()["mark"])
+
+    def server(self, name: str) -> OwnedProcess:
+        """One of the servers.
+
+        Args:
+            name: ``slurmctld``, or a node such as ``n2``.
+        """
+        servers = {process.name: process for process in self._recorded()}
+        if name not in servers:
+            known = ", ".join(servers) or "none: the sandbox is not up"
+            raise SslScaleError(f"{name!r} must be a server of the sandbox ({known})")
+        return servers[name]
+
+    def _mark_of(self, name: str) -> str:
+        return f"{self._read_record()['mark']}-{name}"
+
     def command(self, *words: str) -> str:
         """Run one of Slurm's commands; returns what it printed.
 
@@ -130,12 +178,14 @@ class SandboxCluster:
         munge += [f"--socket={layout.socket}", "--foreground", "--num-threads=2", "--force"]
         self._start("munged", ["munged", *munge], mark)
         self._wait("munged", layout.socket.exists)
-        controller = ["slurmctld", "-D", "-c", "-f", str(layout.configuration)]
-        self._start("slurmctld", controller, mark)
+        self._start(CONTROLLER, [*self._server(CONTROLLER), "-c"], mark)
         for name in names:
-            node = ["slurmd", "-D", "-N", name, "-f", str(layout.configuration)]
-            self._start(name, node, mark)
-        self._wait("slurmctld", lambda: self._idle_nodes() == len(names))
+            self._start(name, self._server(name), mark)
+        self._wait(CONTROLLER, lambda: self.idle_nodes() == len(names))
+
+    def _server(self, name: str) -> list[str]:
+        program = [CONTROLLER] if name == CONTROLLER else ["slurmd", "-N", name]
+        return [*program, "-D", "-f", str(self.layout.configuration)]
 
     def _start(self, name: str, command: Sequence[str], mark: str) -> None:
         with (self.layout.logs / f"{name}.out").open("ab") as output:
@@ -145,12 +195,13 @@ class SandboxCluster:
                 stdout=output,
                 stderr=output,
                 cwd=self.layout.folder,
-                env={**self.environment, MARK: mark},
+                env={**self.environment, MARK: mark, SERVER: f"{mark}-{name}"},
                 start_new_session=True,
             )
         self._children.append(process)
         known = OwnedProcess.of(name, process.pid)
-        processes = [*self._recorded(), *([known] if known else [])]
+        others = [process for process in self._recorded() if process.name != name]
+        processes = [*others, *([known] if known else [])]
         record = {"mark": mark, "processes": [dataclasses.asdict(entry) for entry in processes]}
         draft = self.layout.records.with_suffix(".tmp")
         draft.write_text(json.dumps(record, indent=1) + "\n")
@@ -168,7 +219,8 @@ class SandboxCluster:
                 )
             time.sleep(LOOK_S)
 
-    def _idle_nodes(self) -> int:
+    def idle_nodes(self) -> int:
+        """How many nodes are ready and have nothing to do."""
         try:
             states = self.command("sinfo", "--noheader", "--Node", "--format=%T").split()
         except SslScaleError:

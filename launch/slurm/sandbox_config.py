@@ -14,6 +14,8 @@ from ssl_scale.errors import SslScaleError
 LOOPBACK = "127.0.0.1"
 # Slurm delays a requeued job by the time a credential lives plus a second; its default is 121 s.
 CREDENTIAL_S = 5
+# Slurm's default makes a rehearsal of a dead node wait for five minutes.
+DOWN_S = 20
 LONGEST_SOCKET = 107  # of a Unix socket's path, in bytes
 
 
@@ -121,6 +123,7 @@ SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2
 KillWait=10
+SlurmdTimeout={DOWN_S}
 {nodes}
 PartitionName=sandbox Nodes={",".join(names)} Default=YES MaxTime=INFINITE State=UP
 """

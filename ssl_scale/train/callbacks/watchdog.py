@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from ssl_scale.train.module import PretrainingModule, Progress
 
 STUCK = 70  # EX_SOFTWARE
 FOLDER = "heartbeats"
+WAITED_FOR = "waited-for"
 _COLLECTIVES = (os.path.join("torch", "distributed"), os.path.join("ssl_scale", "dist.py"))
 
 
@@ -54,6 +56,9 @@ class Watchdog(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to watch."""
         assert isinstance(pl_module, PretrainingModule)
+        if self.rank == 0:
+            with suppress(OSError):
+                (self.run_folder / FOLDER / WAITED_FOR).unlink(missing_ok=True)
         self._progress = pl_module.progress
         self._progress.move()
         self._thread.start()
@@ -80,7 +85,7 @@ class Watchdog(pl.Callback):
         main = threading.main_thread().ident
         stands, collective = where_it_stands(sys._current_frames().get(main or 0))
         beat = {
-            "rank": self.rank, "host": socket.gethostname(), "pid": os.getpid(),
+            "rank": self.rank, "host": _host(), "pid": os.getpid(),
             "beats": self._beats, "step": self._progress.done,
             "seconds_since_step": round(silent_s, 1),
             "stands": stands, "collective": collective,
@@ -107,7 +112,9 @@ class Watchdog(pl.Callback):
         for _ in range(4):
             time.sleep(self.every_s / 2)
             self._beat(time.monotonic() - self._progress.moved_at)
-        told = verdict(before, read_beats(self.run_folder), self.world_size)
+        now = read_beats(self.run_folder)
+        told = verdict(before, now, self.world_size)
+        self._leave(culprits(before, now, self.world_size), now)
         sys.stderr.write(
             f"error: step {self._progress.done + 1} has not ended in {self.stuck_after_s:g} s "
             f"(train.stuck_after_s): {told}; stacks: {stacks.parent}/stuck-rank-*.txt; start again "
@@ -115,6 +122,25 @@ class Watchdog(pl.Callback):
         )
         sys.stderr.flush()
         os._exit(STUCK)
+
+    def _leave(self, ranks: list[int], now: dict[int, dict[str, Any]]) -> None:
+        """Leave for the launcher who is to blame, a line a rank: ``RANK HOST``.
+
+        The first who finds out is believed: by and by all end, and give no sign of life.
+        """
+        path = self.run_folder / FOLDER / WAITED_FOR
+        try:
+            with path.open("x") as file:
+                file.writelines(f"{rank} {now[rank]['host']}\n" for rank in ranks if rank in now)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            sys.stderr.write(f"{path} cannot be written: {error}\n")
+
+
+def _host() -> str:
+    # Slurm's own name for it is the one that Slurm can leave out next time.
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def where_it_stands(frame: FrameType | None) -> tuple[str, str | None]:
@@ -144,9 +170,26 @@ def read_beats(run_folder: Path) -> dict[int, dict[str, Any]]:
     return beats
 
 
-def verdict(
+def silent(
     before: dict[int, dict[str, Any]], now: dict[int, dict[str, Any]], world_size: int
-) -> str:
+) -> list[int]:
+    """Ranks that have given no heartbeat since `before`."""
+    return [
+        rank
+        for rank in range(world_size)
+        if rank not in now or now[rank]["beats"] == before.get(rank, {}).get("beats")
+    ]
+
+
+def busy(now: dict[int, dict[str, Any]], world_size: int) -> list[int]:
+    """Ranks that are in no collective while others are."""
+    found = [rank for rank, beat in sorted(now.items()) if beat["collective"] is None]
+    return found if len(found) < world_size else []
+
+
+def culprits(
+    before: dict[int, dict[str, Any]], now: dict[int, dict[str, Any]], world_size: int
+) -> list[int]:
     """Whom the others wait for: ranks without a heartbeat, else those that are in no collective.
 
     Args:
@@ -154,17 +197,17 @@ def verdict(
         now: those of now.
         world_size: all ranks.
     """
-    dead = [
-        rank
-        for rank in range(world_size)
-        if rank not in now or now[rank]["beats"] == before.get(rank, {}).get("beats")
-    ]
-    if dead:
+    return silent(before, now, world_size) or busy(now, world_size)
+
+
+def verdict(
+    before: dict[int, dict[str, Any]], now: dict[int, dict[str, Any]], world_size: int
+) -> str:
+    """What `culprits` finds, in words."""
+    if dead := silent(before, now, world_size):
         return f"{_ranks(dead, now)} {'gives' if len(dead) == 1 else 'give'} no sign of life"
-    busy = [rank for rank, beat in sorted(now.items()) if beat["collective"] is None]
-    if busy and len(busy) < world_size:
-        first = now[busy[0]]
-        return f"the others wait for {_ranks(busy, now)}, in {first['stands']}"
+    if late := busy(now, world_size):
+        return f"the others wait for {_ranks(late, now)}, in {now[late[0]]['stands']}"
     places = sorted({str(beat["collective"] or beat["stands"]) for beat in now.values()})
     return f"all ranks are in {', '.join(places[:4])}"
 

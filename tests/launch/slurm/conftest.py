@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,23 @@ def own_folder() -> Iterator[Path]:
     yield folder
     SandboxCluster(folder).down()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def make_cluster() -> Iterator[Callable[[int], SandboxCluster]]:
+    """Starts clusters of as many nodes as asked."""
+    require_slurm()
+    made: list[SandboxCluster] = []
+
+    def make(nodes: int) -> SandboxCluster:
+        made.append(SandboxCluster(Path(tempfile.mkdtemp(prefix="slurm-"))))
+        made[-1].up(nodes)
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        assert cluster.down() == []
+        shutil.rmtree(cluster.layout.folder)
 
 
 @pytest.fixture(scope="session")

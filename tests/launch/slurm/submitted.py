@@ -54,6 +54,18 @@ class Submitted:
         """How often training was started."""
         return len(json.loads((self.folder / "environment.json").read_text())["attempts"])
 
+    @property
+    def restarts(self) -> int:
+        """How often the job went back to the queue."""
+        told = self.cluster.command("scontrol", "show", "job", "--oneliner", self.job)
+        return int(re.findall(r" Restarts=(\d+)", told)[0])
+
+    @property
+    def script(self) -> OwnedProcess:
+        """The batch script's process."""
+        ours = with_variable("SLURM_JOB_ID", self.job)
+        return min((p for p in ours if p.name == "slurm_script"), key=lambda p: p.started)
+
     def wait_for(self, what: str, is_there: Callable[[], bool], limit_s: float = 120) -> None:
         """Wait; what the job said comes with the failure."""
         deadline = time.monotonic() + limit_s
