@@ -6,7 +6,9 @@ A subcommand is named like its module, described by the module's docstring and s
 
 import argparse
 import importlib
+import os
 import pkgutil
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,7 +21,8 @@ EXAMPLES = """examples:
   ssl-launch local --processes 2 demo        two processes
   ssl-launch local --help                    all options, and what is passed on to ssl-scale fit
   ssl-launch submit demo --nodes 2 --gpus 8 --time 24:00:00
-  ssl-launch status runs/demo                how a submitted run fares
+  ssl-launch status runs/demo                how a run fares
+  ssl-launch list                            all runs, the newest first
 """
 
 
@@ -75,7 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.error(f"{unknown[0]} is passed on and must come after {name}, but comes before it")
     parsed.others = unknown
     try:
-        return int(parsed.module.run(parsed) or 0)
+        code = int(parsed.module.run(parsed) or 0)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads what we print has enough, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except SslScaleError as error:
         if parsed.debug:
             traceback.print_exc()

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -261,6 +263,20 @@ def test_runs_are_listed_where_there_is_no_slurm(
         ["on_slurm", "7", "UNKNOWN", "20/100", "0.25", "1,234", "-", "0", "-"],
     ]
     assert "Slurm could not be asked: squeue is not installed here" in told.err
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"run-{number}").mkdir()
+        (tmp_path / f"run-{number}/metrics.jsonl").touch()
+    command = Path(sys.executable).with_name("ssl-launch")
+    with subprocess.Popen(
+        [command, "list", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
 
 
 @pytest.mark.usefixtures("without_slurm")
