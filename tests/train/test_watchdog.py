@@ -1,6 +1,8 @@
 """A run that is stuck is found out, explained and ended."""
 
+import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 
 from ssl_scale import dist
 from ssl_scale.train.callbacks.watchdog import read_beats, verdict, where_it_stands
-from tests.train.tiny import fit_ranks, make_recipe
+from tests.distributed import run_ranks
+from tests.train.tiny import PRELOAD, fit_ranks, make_recipe
 
 
 def beat(number: int, collective: str | None = "all_reduce", **more: Any) -> dict[str, Any]:
@@ -38,6 +41,26 @@ def test_a_thread_is_placed_by_its_innermost_frame() -> None:
     place, collective = where_it_stands(sys._getframe())
     assert re.fullmatch(r"test_a_thread\w+ \(train/test_watchdog.py:\d+\)", place)
     assert collective is None
+
+
+def be_stopped_for_a_while(run_folder: Path) -> None:
+    """Do no step for a second, and be stopped in the middle of it for much longer."""
+    from ssl_scale.train.callbacks.watchdog import Watchdog
+
+    watchdog = Watchdog(run_folder, rank=0, world_size=1, stuck_after_s=3, every_s=0.1)
+    watchdog._progress.move()
+    watchdog._thread.start()
+    stopping = f"sleep 0.2; kill -STOP {os.getpid()}; sleep 5; kill -CONT {os.getpid()}"
+    with subprocess.Popen(["bash", "-c", stopping]):
+        for _ in range(10):
+            time.sleep(0.1)
+    watchdog._ended.set()
+
+
+@pytest.mark.dist
+def test_the_time_in_which_a_run_is_suspended_does_not_count(tmp_path: Path) -> None:
+    run_ranks(be_stopped_for_a_while, 1, tmp_path, preload=PRELOAD)
+    assert read_beats(tmp_path)[0]["seconds_since_step"] < 3
 
 
 def sleep_for_ever() -> None:

@@ -74,8 +74,14 @@ class Watchdog(pl.Callback):
         self._ended.set()
 
     def _watch(self) -> None:
+        looked_at = time.monotonic()
         while not self._ended.wait(self.every_s):
-            silent_s = time.monotonic() - self._progress.moved_at
+            before, looked_at = looked_at, time.monotonic()
+            late_s = looked_at - before - self.every_s
+            if late_s > self.every_s:
+                # We were stopped, as Slurm's suspending does: nothing could move meanwhile.
+                self._progress.moved_at = min(looked_at, self._progress.moved_at + late_s)
+            silent_s = looked_at - self._progress.moved_at
             self._beat(silent_s)
             if silent_s > self.stuck_after_s:
                 self._give_up()
