@@ -18,6 +18,8 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
+from .restarts import newest_step
+
 EXAMPLES = """examples:
   ssl-launch demo
   ssl-launch demo --folder /tmp/first --processes 1
@@ -100,7 +102,7 @@ class Demo:
         run = self.folder / "runs/demo"
         if not (run / "COMPLETED").exists():
             self.kill_half_way(self.fit("demo"), run)
-            saved, seen = newest_checkpoint(run), last_step(run)
+            saved, seen = newest_step(run), last_step(run)
             self.tell(
                 f"killed (SIGKILL) after step {seen} at the least; the newest checkpoint is of "
                 f"step {saved}: {seen - saved} steps are done again, nothing else is lost"
@@ -194,13 +196,6 @@ def failed(command: Sequence[str], code: int) -> SslScaleError:
 def is_python(command: Sequence[str]) -> bool:
     """Whether a command is this interpreter."""
     return command[0] == sys.executable
-
-
-def newest_checkpoint(run: Path) -> int:
-    """The step of the newest finished checkpoint, 0 if there is none."""
-    finished = [path.parent.name for path in run.glob("checkpoints/step-*/COMMIT")]
-    steps = [int(name.removeprefix("step-")) for name in finished if "." not in name]
-    return max(steps, default=0)
 
 
 def last_step(run: Path) -> int:

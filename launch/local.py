@@ -2,8 +2,13 @@
 
 All of them succeed or all of them end: if one fails, the others are stopped and its error is shown.
 Rank 0 writes to the terminal, every rank to RUN_FOLDER/logs/rank-N.log. Ctrl-C and SIGTERM are
-passed on, so that the run can save; a second one kills. Arguments after RECIPE that are not listed
-here go to ssl-scale fit as they are.
+passed on, so that the run can save; a second one kills. With --max-restarts a run that fails is
+started again from its newest checkpoint. Arguments after RECIPE that are not listed here go to
+ssl-scale fit as they are.
+
+Whoever has a launcher of their own needs none of this: ssl-scale fit reads RANK, WORLD_SIZE,
+LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them. For restarts on
+several hosts torchrun itself needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (pytorch issue 135712).
 """
 
 import argparse
@@ -13,6 +18,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
@@ -20,13 +26,16 @@ from ssl_scale.errors import SslScaleError
 from .fit_command import add_fit_options, fit_arguments, run_folder_of, ssl_scale_program
 from .gpus import choose_gpus, visible_gpus
 from .processes import USER_ERRORS, rank_environment, run_processes
+from .restarts import run_with_restarts
 
 PASSES_ON_AFTER = "recipe"
 EXAMPLES = """examples:
   ssl-launch local demo
   ssl-launch local --processes 2 vision/simclr --data images=/data/cc12m --set train.steps=1000
   ssl-launch local --gpus 0,2 mine.yaml --run-folder runs/first --max-steps 10
+  ssl-launch local --processes 8 --max-restarts 3 mine.yaml
   ssl-launch local --processes 2 demo --dry-run
+  torchrun --nproc-per-node 8 --no-python ssl-scale fit mine.yaml
 """
 
 
@@ -60,6 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_fit_options(parser)
     parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="start again after a failure; give up after N starts in a row that brought no new "
+        "checkpoint; default 0: do not start again",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print environment and command of each rank"
     )
 
@@ -77,7 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
     logs = launch.run_folder / "logs"
     is_new = not launch.run_folder.exists()
     environment = {**os.environ, **launch.environment}
-    code = run_processes(launch.command, launch.processes, logs=logs, environment=environment)
+    start = partial(
+        run_processes, launch.command, launch.processes, logs=logs, environment=environment
+    )
+    code = run_with_restarts(start, launch.run_folder, arguments.max_restarts)
     if code in USER_ERRORS and is_new:
         _remove_logs(launch, logs)
     return code
@@ -100,6 +120,13 @@ def prepare(arguments: argparse.Namespace, environment: Mapping[str, str]) -> La
         raise SslScaleError(
             f"--processes must be at most {len(gpus)}, the GPUs of this run, but is {processes} "
             "(--gpus 0 runs on the CPU)"
+        )
+    if arguments.max_restarts < 0:
+        raise SslScaleError(f"--max-restarts must be at least 0, but is {arguments.max_restarts}")
+    if arguments.max_restarts and "--no-resume" in arguments.others:
+        raise SslScaleError(
+            "--max-restarts must not be given together with --no-resume, which would make every "
+            "restart begin anew; move the run's folder away, or choose another with --run-folder"
         )
 
     settings: dict[str, str] = {}

@@ -83,6 +83,19 @@ class Rank:
         return "\n".join(lines[-20:])
 
 
+@dataclass(frozen=True)
+class End:
+    """How a run of several processes ended.
+
+    Args:
+        code: 0, or the exit code of the rank that failed first (128 + n if signal n ended it).
+        was_signalled: whether somebody asked the run to end, by a signal to the launcher.
+    """
+
+    code: int
+    was_signalled: bool
+
+
 @contextlib.contextmanager
 def reserved_port() -> Iterator[int]:
     """A port of the loopback address that no other program is given until the run has it.
@@ -116,7 +129,7 @@ def run_processes(
     logs: Path,
     environment: Mapping[str, str],
     grace_s: float = 5.0,
-) -> int:
+) -> End:
     """Run a command as ranks 0 to count - 1 on this machine and wait for all of them.
 
     If one fails, the others are ended. SIGINT, SIGTERM and SIGHUP to us are passed on to every
@@ -128,9 +141,6 @@ def run_processes(
         logs: folder for ``rank-N.log``; appended to. Rank 0's output goes to ours, too.
         environment: of every rank, to which its place is added.
         grace_s: how long a rank that was asked to end may take until it is killed.
-
-    Returns:
-        0, or the exit code of the rank that failed first (128 + n if signal n ended it).
     """
     try:
         logs.mkdir(parents=True, exist_ok=True)
@@ -219,16 +229,16 @@ class _Run:
             for source in copier.sources:
                 self._selector.register(source, selectors.EVENT_READ, self._on_output)
 
-    def wait(self) -> int:
+    def wait(self) -> End:
         """Wait for all ranks; see `run_processes`."""
         while self._running():
             for key, _ in self._selector.select(self._timeout()):
                 key.data(key.fd)
             self._keep_deadlines()
-        if self._failed is None:
-            return 0
-        self._tell_failure(self._failed)
-        return self._failed.code
+        if self._failed is not None:
+            self._tell_failure(self._failed)
+        code = 0 if self._failed is None else self._failed.code
+        return End(code, was_signalled=self._signals > 0)
 
     def _running(self) -> list[Rank]:
         return [rank for rank in self._ranks if rank.ended is None]

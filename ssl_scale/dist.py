@@ -15,6 +15,8 @@ import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 from torch.autograd import Function
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from ssl_scale.errors import SslScaleError
 
@@ -40,13 +42,31 @@ def start(backend: str, rank: int, world_size: int, timeout_s: float = 1800.0) -
     """
     if is_distributed():
         return
+    timeout = timedelta(seconds=timeout_s)
+    meeting = os.environ.get("SSL_SCALE_RENDEZVOUS", "env://")
+    store = _store_of_attempt(rank, world_size, timeout) if meeting == "env://" else None
     torch_dist.init_process_group(
         backend,
-        init_method=os.environ.get("SSL_SCALE_RENDEZVOUS", "env://"),
+        init_method=meeting if store is None else None,
+        store=store,
         rank=rank,
         world_size=world_size,
-        timeout=timedelta(seconds=timeout_s),
+        timeout=timeout,
     )
+
+
+def _store_of_attempt(rank: int, world_size: int, timeout: timedelta) -> torch_dist.Store | None:
+    """Where ranks meet that torchrun has started, apart from those that it started before them.
+
+    It keeps its store when it starts ranks again: they would find the addresses of the dead there,
+    and wait for ever (pytorch issue 135712). None where torchrun has not started all ranks: those
+    of several hosts need not agree on the number of the attempt.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT")
+    if attempt is None or os.environ.get("LOCAL_WORLD_SIZE") != str(world_size):
+        return None
+    store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
+    return PrefixStore(f"attempt {attempt}", store)
 
 
 def stop() -> None:

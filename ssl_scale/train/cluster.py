@@ -34,6 +34,11 @@ class LaunchEnvironment(ClusterEnvironment):
         return max(1, self._world_size // self.local_world_size)
 
     @property
+    def is_one_host(self) -> bool:
+        """Whether the launcher has said that all processes share this host."""
+        return _read("LOCAL_WORLD_SIZE", default=0) == self._world_size
+
+    @property
     def creates_processes_externally(self) -> bool:
         """Always: this class never starts processes."""
         return True

@@ -118,6 +118,8 @@ class ZeroStrategy(DeepSpeedStrategy):
             self._meeting_point = tempfile.TemporaryDirectory(prefix="ssl_scale_")
             address = Path(self._meeting_point.name) / "rendezvous"
             os.environ["SSL_SCALE_RENDEZVOUS"] = address.as_uri()
+        if LaunchEnvironment().is_one_host:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else the host's name decides
         self._set_node_environment_variables()
         dist.start(backend, self.global_rank, self.world_size, self.timeout_s)
         deepspeed.init_distributed(backend, dist_init_required=False)

@@ -112,6 +112,14 @@ def test_a_number_of_processes_that_cannot_work_is_refused(processes: str) -> No
         launch_of("demo", f"--processes={processes}", environment=FOUR_GPUS)
 
 
+def test_restarts_that_could_not_continue_the_run_are_refused() -> None:
+    with pytest.raises(SslScaleError, match="--max-restarts must be at least 0, but is -1"):
+        launch_of("demo", "--max-restarts=-1")
+    with pytest.raises(SslScaleError, match="--max-restarts must not be given together with"):
+        launch_of("demo", "--max-restarts=1", "--no-resume")
+    assert launch_of("demo", "--no-resume").command[-1] == "--no-resume"
+
+
 @pytest.mark.parametrize("asked", ["5", "two", "0,9", "1,1", "-1"])
 def test_gpus_that_are_not_there_are_refused(asked: str) -> None:
     with pytest.raises(SslScaleError, match="--gpus must"):

@@ -20,8 +20,9 @@ import os, sys
 from pathlib import Path
 from ssl_scale_launch.processes import run_processes
 logs, count, grace, program = sys.argv[1:]
-sys.exit(run_processes([sys.executable, "-c", program], int(count), logs=Path(logs),
-                       environment=os.environ, grace_s=float(grace)))
+end = run_processes([sys.executable, "-c", program], int(count), logs=Path(logs),
+                    environment=os.environ, grace_s=float(grace))
+sys.exit(end.code)
 """
 HEADER = """
 import os, signal, sys, time
@@ -116,6 +117,17 @@ store.get(f"done {1 - rank}")
 """
     ).finish()
     assert (code, output) == (0, "greetings from 1\n")
+
+
+def test_ranks_are_told_a_file_to_meet_at_that_is_gone_afterwards(
+    launch: Callable[..., Launched],
+) -> None:
+    code, output, _ = launch("print(os.environ['SSL_SCALE_RENDEZVOUS'])").finish()
+    assert code == 0
+    scheme, _, path = output.strip().partition("://")
+    assert scheme == "file"
+    assert Path(path).is_absolute()
+    assert not Path(path).parent.exists()
 
 
 def test_a_crash_of_one_rank_ends_the_others_and_shows_its_error(
