@@ -69,11 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
     commands = parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parsed, unknown = commands.parse_known_args(given)
+    # What follows -- is passed on; argparse would take it for further positional arguments.
+    passes_on = any(hasattr(subcommands().get(word), "PASSES_ON_AFTER") for word in given[:1])
+    own = given[: given.index("--")] if passes_on and "--" in given else given
+    parsed, unknown = commands.parse_known_args(own)
+    unknown += given[len(own) :]
     if unknown and not parsed.passes_on_after:
         commands.error(f"unrecognized arguments: {' '.join(unknown)}")
     # Before the positional argument, the value of an unknown option would be mistaken for it.
-    if unknown and given.index(unknown[0]) < given.index(getattr(parsed, parsed.passes_on_after)):
+    if unknown and given.index(unknown[0]) < given.index(first_of(parsed)):
         name = parsed.passes_on_after.upper()
         commands.error(f"{unknown[0]} is passed on and must come after {name}, but comes before it")
     parsed.others = unknown
@@ -89,6 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def first_of(parsed: argparse.Namespace) -> str:
+    """The positional argument, or the first of several, after which others are passed on."""
+    given = getattr(parsed, parsed.passes_on_after)
+    return str(given[0] if isinstance(given, list) else given)
 
 
 if __name__ == "__main__":

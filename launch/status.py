@@ -15,11 +15,13 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
+from .slurm.groups import runs_in
 from .slurm.story import read_stories
 from .slurm.telling import lines_of
 
 EXAMPLES = """examples:
   ssl-launch status runs/first
+  ssl-launch status runs/road                every link of a chain, every run of a sweep
   ssl-launch status runs/* --json
   ssl-launch status runs/first --watch       again every 5 seconds, until Ctrl-C
 """
@@ -29,7 +31,9 @@ CLEAR = "\033[H\033[2J\033[3J"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, chains, sweeps"
+    )
     parser.add_argument("--json", action="store_true", help="for scripts: a list, an entry a run")
     parser.add_argument(
         "--watch",
@@ -46,12 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
     for folder in arguments.runs:
         if not folder.is_dir():
             raise SslScaleError(f"{folder}: must be the folder of a run, but there is none")
+    runs = runs_in(arguments.runs)
     if arguments.watch is None:
-        print(text_of(arguments.runs, arguments.json))
+        print(text_of(runs, arguments.json))
     elif arguments.watch <= 0:
         raise SslScaleError(f"--watch must be above 0 seconds, but is {arguments.watch:g}")
     else:
-        watch(lambda: text_of(arguments.runs, arguments.json), arguments.watch)
+        watch(lambda: text_of(runs, arguments.json), arguments.watch)
     return 0
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ssl_scale.errors import SslScaleError
@@ -35,17 +36,34 @@ class Forecast:
     lines: tuple[str, ...]
 
 
-def check(program: str, arguments: Sequence[str]) -> None:
-    """Check a recipe, its overrides and its data.
+def check(program: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Check a recipe, its overrides and its data; returns what was found.
 
     Args:
         program: ``ssl-scale``.
-        arguments: recipe, overrides and bindings.
+        arguments: recipe, overrides and bindings, and further options of ``check``.
 
     Raises:
         RecipeFault: something is wrong with them.
     """
-    _ask(program, "check", arguments)
+    found: dict[str, Any] = json.loads(_ask(program, "check", [*arguments, "--json"]))
+    return found
+
+
+def roles_of(program: str, recipe: str, overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The roles that a recipe names, each with the arguments that name it.
+
+    Args:
+        program: ``ssl-scale``.
+        recipe: a recipe's name or file.
+        overrides: of the recipe.
+
+    Raises:
+        RecipeFault: the recipe is wrong.
+    """
+    words = [recipe, *(f"--set={override}" for override in overrides), "--roles"]
+    found: dict[str, list[str]] = json.loads(_ask(program, "show", words))
+    return found
 
 
 def plan(
@@ -60,9 +78,35 @@ def plan(
         gpus: of each.
         gpu_type: what kind they are; the plan's default if None.
     """
-    size = [f"--nodes={nodes}", f"--gpus={gpus}", "--json"]
+    size = _size(nodes, gpus, gpu_type)
+    return read_plan(json.loads(_ask(program, "plan", [*arguments, *size, "--json"])))
+
+
+def plan_variants(
+    program: str,
+    arguments: Sequence[str],
+    variants: Path,
+    nodes: int,
+    gpus: int,
+    gpu_type: str | None,
+) -> list[Forecast]:
+    """Plan each variant of a recipe; see `plan`.
+
+    Args:
+        program: ``ssl-scale``.
+        arguments: recipe, overrides and bindings.
+        variants: a file with the overrides of each.
+        nodes: hosts.
+        gpus: of each.
+        gpu_type: what kind they are; the plan's default if None.
+    """
+    words = [*arguments, *_size(nodes, gpus, gpu_type), f"--variants={variants}"]
+    return [read_plan(each) for each in json.loads(_ask(program, "plan", words))]
+
+
+def _size(nodes: int, gpus: int, gpu_type: str | None) -> list[str]:
     kind = [] if gpu_type is None else [f"--gpu-type={gpu_type}"]
-    return read_plan(json.loads(_ask(program, "plan", [*arguments, *size, *kind])))
+    return [f"--nodes={nodes}", f"--gpus={gpus}", *kind]
 
 
 def read_plan(plan: dict[str, Any]) -> Forecast:
@@ -95,5 +139,12 @@ def _ask(program: str, command: str, arguments: Sequence[str]) -> str:
         stdin=subprocess.DEVNULL,
     )
     if done.returncode:
-        raise RecipeFault((done.stderr or done.stdout).strip(), done.returncode)
+        raise RecipeFault(_reason(done.stdout, done.stderr), done.returncode)
     return done.stdout
+
+
+def _reason(told: str, said: str) -> str:
+    try:
+        return str(json.loads(told)["error"])
+    except (ValueError, KeyError, TypeError):  # it was not asked for JSON, or could not answer
+        return (said or told).strip()

@@ -3,22 +3,24 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssl_scale.errors import SslScaleError
 
 NAME = "launch.json"
+# In the folder of a sweep, about its arrays; each task's folder has a record of its own.
+ARRAYS = "arrays.json"
 
 
-def read_launches(run_folder: Path) -> list[dict[str, Any]]:
+def read_launches(run_folder: Path, name: str = NAME) -> list[dict[str, Any]]:
     """The submissions so far, oldest first.
 
     Raises:
         SslScaleError: the record is damaged.
     """
-    path = run_folder / NAME
+    path = run_folder / name
     try:
         return [dict(entry) for entry in json.loads(path.read_text())["launches"]]
     except FileNotFoundError:
@@ -31,7 +33,14 @@ def read_launches(run_folder: Path) -> list[dict[str, Any]]:
 
 
 def add_launch(
-    run_folder: Path, job: str, cluster: str, script: Path, options: Sequence[str], directory: Path
+    run_folder: Path,
+    job: str,
+    cluster: str,
+    script: Path,
+    options: Sequence[str],
+    directory: Path,
+    command: Sequence[str] | None = None,
+    name: str = NAME,
 ) -> None:
     """Record a submission.
 
@@ -42,20 +51,27 @@ def add_launch(
         script: what was submitted.
         options: of sbatch, each one word.
         directory: where the job runs.
+        command: what was called in truth, where the run was submitted as one of several.
+        name: of the record.
     """
     entry = {
         "job": job,
         "cluster": cluster,
         "time": time.time(),
         "script": script.name,
-        "command": ["sbatch", "--parsable", *options, str(script)],
+        "command": list(command or ["sbatch", "--parsable", *options, str(script)]),
         "options": list(options),
         "directory": str(directory),
     }
-    path = run_folder / NAME
-    draft = path.with_name(f".{NAME}.{os.getpid()}")
+    before = read_launches(run_folder, name)
+    write_json(run_folder / name, {"launches": [*before, entry]})
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file that is either the old one or whole, whatever happens in between."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     with draft.open("w") as file:
-        json.dump({"launches": [*read_launches(run_folder), entry]}, file, indent=1)
+        json.dump(content, file, indent=1)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

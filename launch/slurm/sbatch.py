@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
@@ -19,19 +20,33 @@ def options_of_folder(run_folder: Path) -> list[str]:
     return [f"--job-name={label}", f"--output={folder}/logs/slurm-%j.log"]
 
 
-def sbatch(run_folder: Path, script: Path, options: Sequence[str], directory: Path) -> str:
-    """Submit a script; returns the job's number.
+@dataclass(frozen=True)
+class Accepted:
+    """What became of a script that Slurm took.
 
     Args:
-        run_folder: keeps the record.
-        script: lies in it.
+        job: its number.
+        cluster: Slurm's name of the cluster, where sbatch told it.
+        command: what was called.
+    """
+
+    job: str
+    cluster: str
+    command: tuple[str, ...]
+
+
+def hand_over(script: Path, options: Sequence[str], directory: Path) -> Accepted:
+    """Call sbatch.
+
+    Args:
+        script: what is submitted.
         options: of sbatch, each one word; no shell reads them.
         directory: where the job runs; relative paths in it mean something there.
 
     Raises:
         SslScaleError: Slurm refuses.
     """
-    command = ["sbatch", "--parsable", *options, str(script)]
+    command = ("sbatch", "--parsable", *options, str(script))
     done = subprocess.run(
         command,
         capture_output=True,
@@ -44,5 +59,21 @@ def sbatch(run_folder: Path, script: Path, options: Sequence[str], directory: Pa
         raise SslScaleError(f"sbatch must accept the job, but says: {done.stderr.strip()}")
     sys.stderr.write(done.stderr)
     number, _, cluster = done.stdout.strip().partition(";")
-    add_launch(run_folder, number, cluster, script, options, directory)
-    return number
+    return Accepted(number, cluster, command)
+
+
+def sbatch(run_folder: Path, script: Path, options: Sequence[str], directory: Path) -> str:
+    """Submit a run's script and keep a record of it; returns the job's number.
+
+    Args:
+        run_folder: keeps the record.
+        script: lies in it.
+        options: of sbatch, each one word; no shell reads them.
+        directory: where the job runs; relative paths in it mean something there.
+
+    Raises:
+        SslScaleError: Slurm refuses.
+    """
+    accepted = hand_over(script, options, directory)
+    add_launch(run_folder, accepted.job, accepted.cluster, script, options, directory)
+    return accepted.job

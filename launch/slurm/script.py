@@ -42,6 +42,7 @@ class Job:
         max_restarts: starts in a row without a new checkpoint, until the job is given up.
         backoff_s: before the first of these; each further one waits twice as long.
         exclude_failed: whether nodes that were at fault are left out when it is started again.
+        earlier: folders of runs that must be completed before this one begins.
     """
 
     run_folder: Path
@@ -62,6 +63,7 @@ class Job:
     max_restarts: int
     backoff_s: int
     exclude_failed: bool = False
+    earlier: tuple[Path, ...] = ()
 
 
 def render(job: Job) -> str:
@@ -72,13 +74,14 @@ def render(job: Job) -> str:
             "#!/bin/bash",
             "# Made by ssl-launch submit. Trains until the run is done: told to stop, by the time",
             "# limit or by a preemption, it saves and goes back to the queue.",
-            *_directives(job),
+            *directives(job),
             "",
             f"run_folder={shlex.quote(str(job.run_folder))}",
             "launch_folder=$run_folder/launch",
             f"max_restarts={job.max_restarts}",
             f"backoff_s={job.backoff_s}",
             f"exclude_failed={int(job.exclude_failed)}",
+            *_array("earlier", [str(folder) for folder in job.earlier]),
             *_array("program", [*_apptainer(job), *job.program]),
             *_array("srun_options", _pyxis(job)),
             *_environment(job),
@@ -102,7 +105,8 @@ def require_nameable(run_folder: Path) -> None:
         )
 
 
-def _directives(job: Job) -> list[str]:
+def directives(job: Job) -> list[str]:
+    """The lines that Slurm reads."""
     options: dict[str, str | int | None] = {
         "nodes": job.nodes,
         "ntasks-per-node": job.processes_per_node,
@@ -157,7 +161,8 @@ def _apptainer(job: Job) -> list[str]:
     if container is None or container.runtime != "apptainer":
         return []
     gpus = ["--nv"] if job.gpus else []
-    mounts = [f"--bind={mount}" for mount in (*container.mounts, str(job.run_folder))]
+    seen = (*container.mounts, *map(str, job.earlier), str(job.run_folder))
+    mounts = [f"--bind={mount}" for mount in seen]
     return ["apptainer", "exec", *gpus, *mounts, container.image]
 
 
@@ -166,5 +171,5 @@ def _pyxis(job: Job) -> list[str]:
     if container is None or container.runtime != "pyxis":
         return []
     mounts = [mount if ":" in mount else f"{mount}:{mount}" for mount in container.mounts]
-    mounts.append(f"{job.run_folder}:{job.run_folder}")
+    mounts += [f"{folder}:{folder}" for folder in (*job.earlier, job.run_folder)]
     return [f"--container-image={container.image}", f"--container-mounts={','.join(mounts)}"]

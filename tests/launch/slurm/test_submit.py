@@ -10,8 +10,9 @@ from ssl_scale_launch.slurm.forecast import read_plan
 from ssl_scale_launch.slurm.no_secrets import refuse_secrets
 from ssl_scale_launch.slurm.profile import Container, Profile, read_profile
 from ssl_scale_launch.slurm.record import add_launch, read_launches
+from ssl_scale_launch.slurm.submission import Submission, prepare
 from ssl_scale_launch.slurm.timing import MARGIN_S, UNMEASURED_S, seconds_of, stop_before_s
-from ssl_scale_launch.submit import Submission, prepare
+from ssl_scale_launch.submit import profile_of, the_run, waits_of
 
 from ssl_scale.errors import SslScaleError
 from tests.train.tiny import make_recipe
@@ -26,7 +27,11 @@ def parse(*arguments: str) -> argparse.Namespace:
 
 
 def submission_of(*arguments: str) -> Submission:
-    return prepare(parse("mine.yaml", "--time=60", *arguments), {})
+    return prepared(parse("mine.yaml", "--time=60", *arguments))
+
+
+def prepared(arguments: argparse.Namespace) -> Submission:
+    return prepare(arguments, the_run(arguments), profile_of(arguments))
 
 
 def test_options_become_a_job() -> None:
@@ -36,7 +41,7 @@ def test_options_become_a_job() -> None:
         "fit", "mine.yaml", f"--run-folder={Path.cwd()}/runs/n", "--name=n", "--data=x=/y z",
         "--set=a.b=1",
     )  # fmt: skip
-    assert made.checked == ("mine.yaml", "--data=x=/y z", "--set=a.b=1")
+    assert made.run.words == ("mine.yaml", "--data=x=/y z", "--set=a.b=1")
     assert made.options == ("--job-name=n", f"--output={Path.cwd()}/runs/n/logs/slurm-%j.log")
 
 
@@ -45,13 +50,17 @@ def test_unknown_options_go_to_sbatch_each_as_one_word() -> None:
     assert made.options[2:] == ("--exclusive", "--comment=$(x) 'y'")
     with pytest.raises(SslScaleError, match="options of one word each"):
         submission_of("--constraint", "a100")
+    for ours in ("--array=0-3", "--arr=0-3", "-a0", "--dependency=singleton", "-d=after:1"):
+        with pytest.raises(SslScaleError, match="say it with --(sweep|after)"):
+            submission_of(ours)
 
 
 def test_a_job_may_wait_for_another() -> None:
-    assert "--dependency=afterok:12" in submission_of("--after=12").options
+    waits = ["--dependency=afterok:12", "--kill-on-invalid-dep=yes"]
+    assert waits_of(parse("mine.yaml", "--after=12")) == waits
     for hostile in ("12 --wrap=x", "$(x)", "12:singleton", "runs/a"):
         with pytest.raises(SslScaleError, match="--after must be"):
-            submission_of(f"--after={hostile}")
+            waits_of(parse("mine.yaml", f"--after={hostile}"))
 
 
 @pytest.mark.parametrize(
@@ -92,12 +101,12 @@ def test_options_go_before_the_profile(tmp_path: Path) -> None:
     path.write_text(
         "{account: a, partition: p, time: '30', sbatch: [--exclusive], network: {A: b}}"
     )
-    made = prepare(parse("mine.yaml", f"--profile={path}", "--account=mine"), {})
+    made = prepared(parse("mine.yaml", f"--profile={path}", "--account=mine"))
     assert (made.job.account, made.job.partition, made.job.time) == ("mine", "p", "30")
     assert made.options[-1] == "--exclusive"
     assert made.job.variables == {"A": "b"}
     with pytest.raises(SslScaleError, match="--time must be given"):
-        prepare(parse("mine.yaml"), {})
+        prepared(parse("mine.yaml"))
 
 
 def test_the_profiles_that_come_with_the_package_are_sound() -> None:
