@@ -202,7 +202,7 @@ def test_a_run_that_becomes_another_is_found_out(
     undisturbed: Submitted, cluster: SandboxCluster, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    shutil.copytree(undisturbed.folder, other)
+    shutil.copytree(undisturbed.folder, other, symlinks=True)
     [script] = (other / "launch").glob("job-*.sh")
     script.write_text(
         script.read_text().replace("    fit\n", "    fit\n    --set=train.seed=1\n", 1)
