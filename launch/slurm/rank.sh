@@ -7,7 +7,9 @@ ends=$1
 shift
 # By this line whoever reads the log tells one start from another.
 printf '== %s rank %s on %s: job %s, restart %s\n' "$(date '+%F %T')" "$SLURM_PROCID" \
-    "${SLURMD_NODENAME:-$(hostname)}" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}"
+    "${SLURMD_NODENAME:-$(hostname)}" \
+    "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}" \
+    "${SLURM_RESTART_COUNT:-0}"
 "$@" </dev/null
 code=$?
 if ((code != 0)); then

@@ -144,7 +144,7 @@ class Follower:
                 size = file.seek(0, os.SEEK_END)
                 if is_first:
                     start = max(0, size - TAIL_BYTES)
-                file.seek(min(start, size))
+                file.seek(start)
                 data = file.read()
         except OSError:
             return []

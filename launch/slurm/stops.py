@@ -22,6 +22,7 @@ _GAVE_UP = re.compile(r"(\d+) starts in a row brought no new checkpoint")
 _ASKED = re.compile(r"(USR1|TERM): asking the ranks")
 _MEMORY = re.compile(r"[Dd]etected \d+ oom.kill event")
 _SAVED_HERE = re.compile(r"stopped after step (\d+), saved")
+_EARLIER = re.compile(r"this run starts from (.+), which must be completed")
 _VERDICT = re.compile(
     f"{_FAILED.pattern}|{_SAVED.pattern}|{_GAVE_UP.pattern}|completed$|cancelled,"
 )
@@ -82,6 +83,8 @@ def stop_of(run_folder: Path, start: Start, state: JobState | None) -> Stop | No
         cause = "cancelled"
     elif not cause and (failed := _first(_FAILED, lines)):
         cause, error = _of_failure(run_folder, start, failed)
+    elif not cause and (earlier := _first(_EARLIER, lines)):
+        cause = f"{earlier[1]}, which it starts from, is not completed"
     saved = _first(_SAVED, lines)
     if not cause and saved:
         asked = _first(_ASKED, lines)

@@ -102,7 +102,7 @@ def tell(folder: Path, job: str | None, answer: Answer, now: float) -> Story:
     state = _state(job, slurm, answer.problem, holder, progress, bool(starts))
     is_running = state in ("RUNNING", "COMPLETING")
     silent_s, waits_for = _silence(folder, progress, starts, now) if is_running else (None, "")
-    is_current = is_running and bool(starts) and _is_of(starts[-1], job)
+    is_current = is_running and bool(starts) and starts[-1].job == job
     return Story(
         folder=folder,
         job=job,
@@ -152,12 +152,7 @@ def _restarts(
         return slurm.restarts
     if job is None:
         return max(0, progress.attempts - 1)
-    return max((start.restart for start in starts if _is_of(start, job)), default=0)
-
-
-def _is_of(start: Start, job: str | None) -> bool:
-    # A task of an array, such as 8_1, has a number of its own, by which its log goes.
-    return job is not None and ("_" in job or start.job == job)
+    return max((start.restart for start in starts if start.job == job), default=0)
 
 
 def _silence(

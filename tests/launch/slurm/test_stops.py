@@ -1,9 +1,12 @@
 """Why a run stopped last; the logs are those of real jobs on Slurm 22.05."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
+from ssl_scale_launch.slurm import stops
 from ssl_scale_launch.slurm.jobs import JobState
+from ssl_scale_launch.slurm.rank_logs import last_start
 from ssl_scale_launch.slurm.starts import read_starts
 from ssl_scale_launch.slurm.stops import UNKNOWN, Stop, stop_of
 
@@ -112,6 +115,11 @@ def last_stop(
             "given up after 2 starts without a new checkpoint; rank 1 on n2 failed with exit "
             "code 1",
         ),
+        (
+            "ssl-launch: 2026-11-23 21:00:40: this run starts from /runs/a b, which must be "
+            "completed, but is not; resume it first, then this one: ssl-launch resume\n",
+            "/runs/a b, which it starts from, is not completed",
+        ),
         ("", UNKNOWN),
     ],
 )  # fmt: skip
@@ -161,3 +169,26 @@ def test_starts_are_told_apart(tmp_path: Path) -> None:
     assert [(start.job, start.restart) for start in starts] == [("7", 0), ("7", 1), ("10", 0)]
     assert [start.is_asked_to_stop for start in starts] == [False, True, False]
     assert starts[1].began_at - starts[0].began_at == 14
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}, "job 7, restart 2"),
+        (
+            {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "1"},
+            "job 8_1, restart 0",
+        ),
+    ],
+)
+def test_a_rank_marks_its_log_with_the_job_and_the_restart(
+    variables: dict[str, str], place: str, tmp_path: Path
+) -> None:
+    script = Path(stops.__file__).with_name("rank.sh")
+    done = subprocess.run(
+        ["bash", "-c", f"stopped_code=75; {script.read_text()}", "rank", tmp_path, "echo", "hi"],
+        capture_output=True, text=True, check=True,
+        env={"PATH": "/usr/bin:/bin", "SLURM_PROCID": "1", **variables},
+    )  # fmt: skip
+    assert last_start(["== 2026-11-23 21:00:39 rank 1 on n2: job 6, restart 0", "old"], place) == []
+    assert last_start(done.stdout.splitlines(), place) == ["hi"]
