@@ -5,12 +5,10 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
+from .dependencies import without_dependencies
 from .moved_script import moved, run_folder_of_script
 from .record import read_launches
 from .sbatch import options_of_folder, sbatch
-
-# What the first waited for has happened, and Slurm may have forgotten it.
-_WAITS = ("--dependency=", "--kill-on-invalid-dep=")
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,8 @@ class CopiedRun:
             ) from error
         before = options_of_folder(run_folder_of_script(script))
         now = dict(zip(before, options_of_folder(folder), strict=True))
-        options = [now.get(word, word) for word in last["options"] if not word.startswith(_WAITS)]
+        # What the first waited for has happened, and Slurm may have forgotten it.
+        options = [now.get(word, word) for word in without_dependencies(last["options"])]
         return cls(folder, moved(script, folder), tuple(options), Path(last["directory"]))
 
     def submit(self) -> str:
