@@ -33,7 +33,7 @@ def wait():
     ready()
     time.sleep(60)
 """
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Launched:

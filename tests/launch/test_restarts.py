@@ -24,7 +24,7 @@ start = partial(run_processes, [sys.executable, "-c", program], 2, logs=Path("lo
                 environment=os.environ, grace_s=0.5)
 sys.exit(run_with_restarts(start, Path(), 3, float(backoff_s)))
 """
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Starts:
