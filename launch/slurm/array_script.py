@@ -10,7 +10,7 @@ _BODY = """
 job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 # What the task says goes to its run's own log; where that cannot be, to Slurm's file.
 exec >>"${run_folders[SLURM_ARRAY_TASK_ID]}/logs/slurm-$job.log" 2>&1
-exec bash "${scripts[SLURM_ARRAY_TASK_ID]}"
+exec bash "${scripts[SLURM_ARRAY_TASK_ID]}" "$job"
 """
 
 

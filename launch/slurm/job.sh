@@ -4,9 +4,8 @@ stopped_code=75 # the program was asked to stop, and has saved
 stuck_code=70   # a step did not end (train.stuck_after_s)
 restarts=$launch_folder/restarts
 ends=$launch_folder/ends-$SLURM_JOB_ID
-# The last task of an array has the number of the whole array, so tasks are asked for by name.
-job_name=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
-job_name=${job_name:-$SLURM_JOB_ID}
+# The last task of an array has the number of the whole array, so that a task is told its own name.
+job_name=${1:-$SLURM_JOB_ID}
 
 say() { printf 'ssl-launch: %s: %s\n' "$(date '+%F %T')" "$*" >&2; }
 

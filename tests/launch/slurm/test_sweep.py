@@ -128,7 +128,7 @@ def test_a_task_runs_its_own_script_whatever_its_folder_is_called(
         path = tmp_path / f"runs {value.replace('/', '_')}" / str(own) / "launch" / "job-001.sh"
         path.parent.mkdir(parents=True)
         (path.parent.parent / "logs").mkdir()
-        path.write_text(f"echo this is {own}\n")
+        path.write_text(f"echo this is {own}, $1\n")
         scripts.append(path)
     before = sorted(tmp_path.rglob("*"))
     script = render_array(PLAIN, scripts)
@@ -138,7 +138,7 @@ def test_a_task_runs_its_own_script_whatever_its_folder_is_called(
         ["bash", "-c", script], env=variables, cwd=tmp_path, check=True, capture_output=True
     )
     log = scripts[number].parent.parent / "logs" / f"slurm-7_{number}.log"
-    assert log.read_text() == f"this is {number}\n"
+    assert log.read_text() == f"this is {number}, 7_{number}\n"
     assert done.stdout == done.stderr == b""
     assert sorted(tmp_path.rglob("*")) == sorted([*before, log])
 
