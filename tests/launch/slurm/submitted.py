@@ -94,6 +94,9 @@ class Submitted:
         """A rank's own process."""
         known = with_variable("SLURM_PROCID", str(number))
         ours = {process.pid for process in with_variable("SLURM_JOB_ID", self.job)}
+        # Jobs of other clusters on this machine have the same numbers.
+        configuration = str(self.cluster.layout.configuration)
+        ours &= {process.pid for process in with_variable("SLURM_CONF", configuration)}
         found = [p for p in known if p.pid in ours and p.name.startswith("ssl-scale")]
         return min(found, key=lambda process: process.started)
 
