@@ -63,8 +63,8 @@ class Submitted:
     @property
     def script(self) -> OwnedProcess:
         """The batch script's process."""
-        ours = with_variable("SLURM_JOB_ID", self.job)
-        return min((p for p in ours if p.name == "slurm_script"), key=lambda p: p.started)
+        found = [process for process in self._processes() if process.name == "slurm_script"]
+        return min(found, key=lambda process: process.started)
 
     def wait_for(self, what: str, is_there: Callable[[], bool], limit_s: float = 120) -> None:
         """Wait; what the job said comes with the failure."""
@@ -92,13 +92,15 @@ class Submitted:
 
     def rank(self, number: int) -> OwnedProcess:
         """A rank's own process."""
-        known = with_variable("SLURM_PROCID", str(number))
-        ours = {process.pid for process in with_variable("SLURM_JOB_ID", self.job)}
+        ranks = self._processes().intersection(with_variable("SLURM_PROCID", str(number)))
+        found = [process for process in ranks if process.name.startswith("ssl-scale")]
+        return min(found, key=lambda process: process.started)
+
+    def _processes(self) -> set[OwnedProcess]:
         # Jobs of other clusters on this machine have the same numbers.
         configuration = str(self.cluster.layout.configuration)
-        ours &= {process.pid for process in with_variable("SLURM_CONF", configuration)}
-        found = [p for p in known if p.pid in ours and p.name.startswith("ssl-scale")]
-        return min(found, key=lambda process: process.started)
+        ours = set(with_variable("SLURM_CONF", configuration))
+        return ours.intersection(with_variable("SLURM_JOB_ID", self.job))
 
     def _everything(self) -> str:
         logs = sorted(self.folder.glob("logs/*"))
