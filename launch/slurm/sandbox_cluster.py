@@ -121,6 +121,7 @@ class SandboxCluster:
         if self.server(name).is_alive:
             raise SslScaleError(f"{name} must have ended, but runs")
         self._start(name, self._server(name), self._read_record()["mark"])
+        self._wait(CONTROLLER, self._answers)
 
     def server(self, name: str) -> OwnedProcess:
         """One of the servers.
@@ -198,6 +199,7 @@ class SandboxCluster:
                 env={**self.environment, MARK: mark, SERVER: f"{mark}-{name}"},
                 start_new_session=True,
             )
+        self._children = [child for child in self._children if child.poll() is None]
         self._children.append(process)
         known = OwnedProcess.of(name, process.pid)
         others = [process for process in self._recorded() if process.name != name]
@@ -218,6 +220,13 @@ class SandboxCluster:
                     f"logs are in {self.layout.logs}; {name} said:\n{said}"
                 )
             time.sleep(LOOK_S)
+
+    def _answers(self) -> bool:
+        try:
+            self.command("squeue")
+        except SslScaleError:
+            return False
+        return True
 
     def idle_nodes(self) -> int:
         """How many nodes are ready and have nothing to do."""

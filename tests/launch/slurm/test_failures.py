@@ -88,10 +88,12 @@ def test_a_controller_may_be_away_while_ranks_stop(
     run.wait_for_step(30)
     script = run.script
     cluster.kill(CONTROLLER)
-    script.send(signal.SIGTERM)
-    run.wait_for("save", lambda: "the ranks have stopped after step" in run.log)
-    run.wait_for("question", lambda: "Unable to contact slurm controller" in run.log)
-    cluster.start_again(CONTROLLER)
+    try:
+        script.send(signal.SIGTERM)
+        run.wait_for("save", lambda: "the ranks have stopped after step" in run.log)
+        run.wait_for("question", lambda: "Unable to contact slurm controller" in run.log)
+    finally:
+        cluster.start_again(CONTROLLER)
     run.wait_for("second start", lambda: "restart 1" in run.log)
     run.must_complete()
     assert run.attempts == 2
