@@ -102,7 +102,7 @@ def tell(folder: Path, job: str | None, answer: Answer, now: float) -> Story:
     state = _state(job, slurm, answer.problem, holder, progress, bool(starts))
     is_running = state in ("RUNNING", "COMPLETING")
     silent_s, waits_for = _silence(folder, progress, starts, now) if is_running else (None, "")
-    is_current = is_running and bool(starts) and starts[-1].job == job
+    is_current = is_running and bool(starts) and _is_now(starts[-1], job, slurm)
     return Story(
         folder=folder,
         job=job,
@@ -153,6 +153,11 @@ def _restarts(
     if job is None:
         return max(0, progress.attempts - 1)
     return max((start.restart for start in starts if start.job == job), default=0)
+
+
+def _is_now(start: Start, job: str | None, slurm: JobState | None) -> bool:
+    """Whether a start is the one that runs: a job runs before its script has said so."""
+    return start.job == job and (slurm is None or start.restart >= slurm.restarts)
 
 
 def _silence(

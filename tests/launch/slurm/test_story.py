@@ -116,7 +116,7 @@ def test_a_run_that_has_just_started_again_is_not_silent(tmp_path: Path) -> None
 
 def test_a_pending_job_tells_why_it_stopped(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "7")
-    say(run, "7", NOW - 9, "job 7, restart 0, on n1: 1 ranks from step 0 on")
+    say(run, "7", NOW - 9, "job 7, restart 1, on n1: 1 ranks from step 0 on")
     say(run, "7", NOW - 3, "TERM: asking the ranks to save and stop")
     assert of(run, RUNNING).is_stopping
     assert of(run, RUNNING).stop is None
@@ -128,6 +128,15 @@ def test_a_pending_job_tells_why_it_stopped(tmp_path: Path) -> None:
     told = lines_of(story, NOW)
     assert "  job        7: PENDING (BeginTime), not before 2033-05-18T04:00:00, restarts 1" in told
     assert not any("time left" in line for line in told)
+
+
+def test_a_start_that_has_not_said_anything_yet_is_not_the_one_before(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "7")
+    say(run, "7", NOW - 9, "job 7, restart 0, on n1: 1 ranks from step 0 on")
+    say(run, "7", NOW - 3, "rank 0 on n1 failed first, with exit code 137; its output: x")
+    stop = of(run, RUNNING).stop
+    assert stop is not None
+    assert stop.reason == "rank 0 on n1 was killed by SIGKILL"
 
 
 @pytest.mark.parametrize(
