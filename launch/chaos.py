@@ -37,6 +37,7 @@ examples:
   ssl-launch chaos runs/first --dry-run
 """
 DIFFERENT = 1
+INTERRUPTED = 130
 REPORT = "chaos.json"
 
 
@@ -72,7 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
     require_clients()
     job = copied.submit()
     tell(f"job {job} trains {copied.folder}; to end it before: ssl-launch cancel {copied.folder}")
-    dealt = deal(Striker(copied.folder, job, tell), blows, chance)
+    try:
+        dealt = deal(Striker(copied.folder, job, tell), blows, chance)
+    except KeyboardInterrupt:
+        tell(f"job {job} goes on, and is struck no more")
+        return INTERRUPTED
     tell("the run is done; comparing")
     comparison = compare(ssl_scale_program(), original, copied.folder)
     report = {

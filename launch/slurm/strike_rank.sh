@@ -1,6 +1,8 @@
 # Signals one rank's program, from a task on its host. Arguments: job, step, rank, signal. Says which
 # process on which host; on the hosts of other ranks there is nothing to signal, and nothing is said.
 marks=("SLURM_JOB_ID=$1" "SLURM_STEP_ID=$2" "SLURM_PROCID=$3" "SLURMD_NODENAME=$SLURMD_NODENAME")
+# Private clusters of one machine share its processes, and number their jobs alike.
+[[ -z ${SLURM_CONF:-} ]] || marks+=("SLURM_CONF=$SLURM_CONF")
 declare -A parent
 for entry in /proc/[0-9]*; do
     found=$(grep -zcxF "${marks[@]/#/-e}" "$entry/environ")

@@ -38,6 +38,7 @@ class Striker:
         self._step = 0
         self._records = 0
         self._spacing_s = 0.0  # between the last two records
+        self._written = 0.0  # when the last one was, by the clock of who wrote it
         self._recorded = self._asked = self._alive = time.monotonic()
         self._lost = 0  # steps that this start does again
 
@@ -82,8 +83,10 @@ class Striker:
 
     def _wait_until_due(self, blow: Blow) -> bool:
         """Wait for a blow's moment; False if the run is done before."""
+        records = self._records  # older ones may be of a start that has ended
         while self._goes_on():
-            if self._step >= blow.step and self._newest_checkpoint() > self._began:
+            is_late = self._step >= blow.step and self._records > records
+            if is_late and self._newest_checkpoint() > self._began:
                 time.sleep(min(blow.moment * self._spacing_s, ASK_S))
                 return True
             time.sleep(LOOK_S)
@@ -122,7 +125,8 @@ class Striker:
                 self._lost = max(0, self._step - self._began)
             elif line.get("kind") == "train":
                 if line["attempt"] == self._attempt:
-                    self._spacing_s = now - self._recorded
+                    self._spacing_s = max(0.0, float(line["time"]) - self._written)
+                self._written = float(line["time"])
                 self._attempt, self._step = int(line["attempt"]), int(line["step"])
                 self._records += 1
                 self._recorded = now

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import random
 import shutil
 import signal
@@ -233,7 +234,9 @@ def sleeping(cluster: SandboxCluster, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def sleepers(job: str) -> list[OwnedProcess]:
-    return [process for process in with_variable("SLURM_JOB_ID", job) if process.name == "sleep"]
+    ours = set(with_variable("SLURM_CONF", os.environ["SLURM_CONF"]))
+    found = ours.intersection(with_variable("SLURM_JOB_ID", job))
+    return [process for process in found if process.name == "sleep"]
 
 
 def is_stopped(process: OwnedProcess) -> bool:
