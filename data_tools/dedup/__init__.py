@@ -1,0 +1,1 @@
+"""Duplicates: which samples are copies of one another, and which of each group stays."""
