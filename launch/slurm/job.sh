@@ -73,7 +73,10 @@ name_meeting_point() {
         export MASTER_ADDR=${address#*=}
         : "${MASTER_ADDR:=$first}"
     fi
-    export MASTER_PORT=$((15000 + (SLURM_JOB_ID + 101 * ${SLURM_RESTART_COUNT:-0}) % 15000))
+    # Another cluster's job on the same host may have the same number, as in a sandbox.
+    local cluster
+    cluster=$(cksum <<<"${SLURM_CLUSTER_NAME:-} ${SLURM_CONF:-}")
+    export MASTER_PORT=$((15000 + (${cluster%% *} + SLURM_JOB_ID + 101 * ${SLURM_RESTART_COUNT:-0}) % 15000))
     # This script runs on the first host.
     while (exec 3<>"/dev/tcp/127.0.0.1/$MASTER_PORT") 2>/dev/null; do
         MASTER_PORT=$((15000 + (MASTER_PORT - 15000 + 1) % 15000))
