@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .disk import shortage
 from .heartbeats import read_heartbeats, waited_for
 from .holder import Holder, read_holder
 from .jobs import Answer, JobState, ask_jobs
@@ -38,6 +39,7 @@ class Story:
         silent_s: how long no step has ended, where that is longer than it should be.
         waits_for: whom the ranks of a silent run wait for; empty if that is not known.
         stop: the last stop; None if there was none.
+        shortage: of room for the next checkpoint; empty if there is enough, or none is to come.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class Story:
     silent_s: float | None
     waits_for: str
     stop: Stop | None
+    shortage: str = ""
 
     def as_data(self) -> dict[str, Any]:
         """Plain data, for scripts."""
@@ -70,6 +73,7 @@ class Story:
             "silent_s": self.silent_s,
             "waits_for": self.waits_for,
             "last_stop": asdict(self.stop) if self.stop else None,
+            "shortage": self.shortage,
         }
 
 
@@ -120,6 +124,7 @@ def tell(folder: Path, job: str | None, answer: Answer, now: float) -> Story:
             if starts or job is not None
             else stop_here(folder, state in ("STOPPED", "DIED"), state == "DIED")
         ),
+        shortage="" if progress.is_completed else shortage(folder),
     )
 
 

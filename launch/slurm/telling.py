@@ -32,6 +32,8 @@ def lines_of(story: Story, now: float) -> list[str]:
     if progress.checkpoint is not None and progress.saved is not None:
         saved = duration(now - progress.saved)
         told.append(("checkpoint", f"step {progress.checkpoint:,}, {saved} ago"))
+    if story.shortage:
+        told.append(("disk", story.shortage))
     if story.stop is not None:
         told += _stop(story.stop)
     if progress.said:

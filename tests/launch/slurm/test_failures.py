@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ssl_scale_launch.slurm.sandbox_cluster import CONTROLLER, SandboxCluster
 
-from tests.launch.slurm.submitted import LOOK_S, Submitted, assert_equal, submit
+from tests.launch.slurm.submitted import COMMAND, LOOK_S, Submitted, assert_equal, submit
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -174,3 +174,5 @@ def test_a_disk_that_stays_full_ends_the_run(
     fill(ballast)
     assert run.wait_for_end() == "FAILED"
     assert run.restarts <= 3
+    told = cluster.command(COMMAND, "status", str(run.folder))
+    assert "disk       0.0 MB are free, but a checkpoint takes" in told
