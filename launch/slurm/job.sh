@@ -164,6 +164,14 @@ ask_controller() {
     return 1
 }
 
+# Slurm takes a list that leaves too few, and has the job wait for ever.
+are_enough_without() {
+    local left
+    left=$(sinfo --noheader --Node --partition="$SLURM_JOB_PARTITION" --format=%N | sort -u |
+        grep -cvxFf <(scontrol show hostnames "$1"))
+    ((left >= SLURM_JOB_NUM_NODES))
+}
+
 # In the queue, not before: a running job's list of excluded nodes cannot be changed.
 leave_out_bad_nodes() {
     local before
@@ -171,10 +179,10 @@ leave_out_bad_nodes() {
     before=$(grep -o ' ExcNodeList=[^ ]*' <<<"$told")
     before=${before#*=}
     [[ $before == "(null)" ]] || bad_nodes=$before,$bad_nodes
-    if scontrol update "JobId=$job_name" "ExcNodeList=$bad_nodes"; then
-        say "from now on without $bad_nodes (--exclude-failed)"
-    else
+    if ! are_enough_without "$bad_nodes"; then
         say "goes on with $bad_nodes, since too few nodes would be left"
+    elif scontrol update "JobId=$job_name" "ExcNodeList=$bad_nodes"; then
+        say "from now on without $bad_nodes (--exclude-failed)"
     fi
 }
 
