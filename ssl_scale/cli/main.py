@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ssl_scale import __version__, cli
-from ssl_scale.errors import SslScaleError
+from ssl_scale.errors import SslScaleError, exit_code_of
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.debug:
             traceback.print_exc()
         _say(f"error: {error}")
-        return error.exit_code
+        return exit_code_of(error)
     except KeyboardInterrupt:
         if parsed.debug:
             traceback.print_exc()

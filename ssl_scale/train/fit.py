@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 
 from ssl_scale import dist
-from ssl_scale.errors import CheckpointError
+from ssl_scale.errors import NotSavedError
 from ssl_scale.recipe.recipe import Recipe
 from ssl_scale.train import feed
 from ssl_scale.train.best import Best
@@ -170,7 +170,7 @@ def train(
         trainer.fit(module, waiting.over(loader))
     records.close()
     if checkpointing.failure is not None:
-        raise CheckpointError(
+        raise NotSavedError(
             f"{checkpoints}: the checkpoint after step {module.progress.done}, the last, could not "
             f"be written: {checkpointing.failure}; start again to repeat what it lost"
         )
