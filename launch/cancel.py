@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .slurm.ending import will_not_come_back
-from .slurm.groups import members
-from .slurm.jobs import JobState, ask_jobs, run_slurm
-from .slurm.record import read_launches
+from .slurm.client.ending import will_not_come_back
+from .slurm.client.jobs import JobState, ask_jobs, run_slurm
+from .slurm.client.record import read_launches
+from .slurm.groups.groups import members
 
 EXAMPLES = """examples:
   ssl-launch cancel runs/first

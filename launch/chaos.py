@@ -21,12 +21,12 @@ from typing import Any
 from ssl_scale.errors import SslScaleError
 
 from .fit_command import ssl_scale_program
-from .slurm.blows import Blow, Dealt, draw, draw_table
-from .slurm.comparison import Comparison, compare
-from .slurm.copied_run import CopiedRun
-from .slurm.packages import require_clients
-from .slurm.strikes import KINDS
-from .slurm.striking import Striker
+from .slurm.chaos.blows import Blow, Dealt, draw, draw_table
+from .slurm.chaos.comparison import Comparison, compare
+from .slurm.chaos.copied_run import CopiedRun
+from .slurm.chaos.strikes import KINDS
+from .slurm.chaos.striking import Striker
+from .slurm.client.packages import require_clients
 
 EXAMPLES = f"""kinds of strikes:
 {chr(10).join(f"  {kind:<10} {what}" for kind, what in KINDS.items())}

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .slurm.found import find_runs
-from .slurm.story import Story, read_stories
-from .slurm.table import table
-from .slurm.telling import COLUMNS, FIGURES, row_of
+from .slurm.watch.found import find_runs
+from .slurm.watch.story import Story, read_stories
+from .slurm.watch.table import table
+from .slurm.watch.telling import COLUMNS, FIGURES, row_of
 
 EXAMPLES = """examples:
   ssl-launch list

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .slurm.rank_logs import Follower, first_failure, log_files
+from .slurm.watch.rank_logs import Follower, first_failure, log_files
 
 EXAMPLES = """examples:
   ssl-launch logs runs/first

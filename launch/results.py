@@ -14,8 +14,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from .slurm.comparing import Comparison, Result, compare
-from .slurm.table import table
+from .slurm.watch.comparing import Comparison, Result, compare
+from .slurm.watch.table import table
 
 EXAMPLES = """examples:
   ssl-launch results runs/sweep

@@ -7,10 +7,10 @@ used as they are; to change any, submit the recipe again into the same folder.
 import argparse
 from pathlib import Path
 
-from .slurm.links import read_links
-from .slurm.packages import require_clients
-from .slurm.resuming import resume_links, resume_run, resume_tasks
-from .slurm.sweep import read_sweep
+from .slurm.client.packages import require_clients
+from .slurm.groups.links import read_links
+from .slurm.groups.sweep import read_sweep
+from .slurm.submitting.resuming import resume_links, resume_run, resume_tasks
 
 EXAMPLES = """examples:
   ssl-launch resume runs/first

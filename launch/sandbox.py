@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .slurm.sandbox_cluster import SandboxCluster
+from .slurm.sandbox.cluster import SandboxCluster
 
 EXAMPLES = """examples:
   eval "$(ssl-launch sandbox up)"            two nodes; this shell's sbatch and squeue use them

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .slurm.groups import runs_in
-from .slurm.story import read_stories
-from .slurm.telling import lines_of
+from .slurm.groups.groups import runs_in
+from .slurm.watch.story import read_stories
+from .slurm.watch.telling import lines_of
 
 EXAMPLES = """examples:
   ssl-launch status runs/first

@@ -19,18 +19,18 @@ from pathlib import Path
 from ssl_scale.errors import SslScaleError
 
 from .fit_command import add_fit_options, run_folder_of
-from .slurm.array_script import render_array
-from .slurm.chains import prepare_links, submit_links
-from .slurm.dependencies import afterok, jobs_meant_by
-from .slurm.groups import members
-from .slurm.links import chain_of, name_of_chain
-from .slurm.no_secrets import refuse_secrets
-from .slurm.packages import require_clients
-from .slurm.profile import Profile, read_profile
-from .slurm.script import render
-from .slurm.submission import Run, forecast, next_script, prepare, submit, tell
-from .slurm.sweep import Sweep, read_axis, tasks_of
-from .slurm.sweeps import array_job, array_options, prepare_tasks, submit_tasks
+from .slurm.client.packages import require_clients
+from .slurm.groups.dependencies import afterok, jobs_meant_by
+from .slurm.groups.groups import members
+from .slurm.groups.links import chain_of, name_of_chain
+from .slurm.groups.sweep import Sweep, read_axis, tasks_of
+from .slurm.job.array_script import render_array
+from .slurm.job.profile import Profile, read_profile
+from .slurm.job.script import render
+from .slurm.submitting.chains import prepare_links, submit_links
+from .slurm.submitting.no_secrets import refuse_secrets
+from .slurm.submitting.submission import Run, forecast, next_script, prepare, submit, tell
+from .slurm.submitting.sweeps import array_job, array_options, prepare_tasks, submit_tasks
 
 PASSES_ON_AFTER = "recipe"
 EXAMPLES = """examples:

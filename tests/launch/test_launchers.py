@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from ssl_scale_launch.slurm.owned_process import OwnedProcess, with_variable
+from ssl_scale_launch.slurm.client.owned_process import OwnedProcess, with_variable
 
 from tests.launch.slurm.listening import listening_addresses
 from tests.launch.slurm.submitted import assert_equal

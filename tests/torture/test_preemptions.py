@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
+from ssl_scale_launch.slurm.sandbox.cluster import SandboxCluster
 
 from tests.launch.slurm.preempting import Preemptor
 from tests.launch.slurm.submitted import COMMAND, Submitted, assert_equal, submit

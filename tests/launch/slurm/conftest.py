@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ssl_scale_launch.slurm.packages import how_to_install, missing_packages
-from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
+from ssl_scale_launch.slurm.client.packages import how_to_install, missing_packages
+from ssl_scale_launch.slurm.sandbox.cluster import SandboxCluster
 
 from tests.launch.slurm.submitted import Submitted, submit
 from tests.train.tiny import make_recipe

@@ -5,7 +5,7 @@ import signal
 import time
 from dataclasses import dataclass
 
-from ssl_scale_launch.slurm.growing_metrics import GrowingMetrics
+from ssl_scale_launch.slurm.watch.growing_metrics import GrowingMetrics
 
 from tests.launch.slurm.submitted import Submitted
 

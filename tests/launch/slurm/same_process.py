@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 
 import pytest
-from ssl_scale_launch.slurm import forecast
+from ssl_scale_launch.slurm.submitting import forecast
 
 from ssl_scale.cli.main import main
 

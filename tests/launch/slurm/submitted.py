@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ssl_scale_launch.slurm.owned_process import OwnedProcess, with_variable
-from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
+from ssl_scale_launch.slurm.client.owned_process import OwnedProcess, with_variable
+from ssl_scale_launch.slurm.sandbox.cluster import SandboxCluster
 
 from ssl_scale.train.records import read_metrics
 from tests.train.tiny import saved

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 from ssl_scale_launch import cli
-from ssl_scale_launch.slurm.blows import Dealt, draw, draw_table
-from ssl_scale_launch.slurm.comparison import Comparison, losses_of
-from ssl_scale_launch.slurm.moved_script import moved, run_folder_of_script
-from ssl_scale_launch.slurm.owned_process import OwnedProcess, with_variable
-from ssl_scale_launch.slurm.profile import Container
-from ssl_scale_launch.slurm.record import add_launch
-from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
-from ssl_scale_launch.slurm.sbatch import options_of_folder
-from ssl_scale_launch.slurm.script import Job, render
-from ssl_scale_launch.slurm.strikes import KINDS, Refused, Target
+from ssl_scale_launch.slurm.chaos.blows import Dealt, draw, draw_table
+from ssl_scale_launch.slurm.chaos.comparison import Comparison, losses_of
+from ssl_scale_launch.slurm.chaos.strikes import KINDS, Refused, Target
+from ssl_scale_launch.slurm.client.owned_process import OwnedProcess, with_variable
+from ssl_scale_launch.slurm.client.record import add_launch
+from ssl_scale_launch.slurm.client.sbatch import options_of_folder
+from ssl_scale_launch.slurm.job.moved_script import moved, run_folder_of_script
+from ssl_scale_launch.slurm.job.profile import Container
+from ssl_scale_launch.slurm.job.script import Job, render
+from ssl_scale_launch.slurm.sandbox.cluster import SandboxCluster
 
 from ssl_scale.errors import SslScaleError
 from tests.launch.slurm.submitted import COMMAND, Submitted
@@ -269,7 +269,7 @@ def test_one_rank_alone_is_killed_and_ranks_that_are_gone_are_not_hit(sleeping: 
 def test_stopped_ranks_go_on_even_if_who_stopped_them_is_killed(sleeping: Target) -> None:
     ranks = sleepers(sleeping.job)
     code = (
-        "from ssl_scale_launch.slurm.strikes import Target; "
+        "from ssl_scale_launch.slurm.chaos.strikes import Target; "
         f"Target{dataclasses.astuple(sleeping)}.strike('suspend', 0, 3)"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as striker:

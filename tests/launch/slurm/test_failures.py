@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ssl_scale_launch.slurm.sandbox_cluster import CONTROLLER, SandboxCluster
+from ssl_scale_launch.slurm.sandbox.cluster import CONTROLLER, SandboxCluster
 
 from tests.launch.slurm.submitted import COMMAND, LOOK_S, Submitted, assert_equal, submit
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
+from ssl_scale_launch.slurm.sandbox.cluster import SandboxCluster
 
 from tests.launch.slurm.submitted import assert_equal, submit
 

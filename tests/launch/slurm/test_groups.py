@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ssl_scale_launch.slurm.record import read_launches
-from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
+from ssl_scale_launch.slurm.client.record import read_launches
+from ssl_scale_launch.slurm.sandbox.cluster import SandboxCluster
 
 from tests.launch.slurm.chained import chain_recipes
 from tests.launch.slurm.submitted import COMMAND, OVERRIDES, Submitted, assert_equal

@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import pytest
-from ssl_scale_launch.slurm.jobs import Answer, JobState, ask_jobs, read_accounting, read_queue
+from ssl_scale_launch.slurm.client.jobs import (
+    Answer,
+    JobState,
+    ask_jobs,
+    read_accounting,
+    read_queue,
+)
 
 QUEUE = """\
 12_3|FAILED|NonZeroExitCode|0|n1|2026-11-23T20:59:48|
@@ -36,7 +42,7 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def no_other_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # What is executed is found on the caller's own path.
-    monkeypatch.setattr("ssl_scale_launch.slurm.packages.SYSTEM_PATHS", ())
+    monkeypatch.setattr("ssl_scale_launch.slurm.client.packages.SYSTEM_PATHS", ())
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
 
 

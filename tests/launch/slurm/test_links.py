@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 from ssl_scale_launch import cli
-from ssl_scale_launch.slurm.dependencies import afterok, jobs_meant_by, without_dependencies
-from ssl_scale_launch.slurm.groups import members, runs_in
-from ssl_scale_launch.slurm.links import Link, chain_of, name_of_chain, read_links, write_links
-from ssl_scale_launch.slurm.record import add_launch, read_launches
+from ssl_scale_launch.slurm.client.record import add_launch, read_launches
+from ssl_scale_launch.slurm.groups.dependencies import afterok, jobs_meant_by, without_dependencies
+from ssl_scale_launch.slurm.groups.groups import members, runs_in
+from ssl_scale_launch.slurm.groups.links import (
+    Link,
+    chain_of,
+    name_of_chain,
+    read_links,
+    write_links,
+)
 
 from ssl_scale.errors import SslScaleError
 from tests.launch.slurm.chained import chain_recipes

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from ssl_scale_launch import cli
-from ssl_scale_launch.slurm.rank_logs import Follower, first_failure, log_files
+from ssl_scale_launch.slurm.watch.rank_logs import Follower, first_failure, log_files
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
+from ssl_scale_launch.slurm.sandbox.cluster import SandboxCluster
 
 from tests.launch.slurm.preempting import Preemptor
 from tests.launch.slurm.submitted import Submitted, assert_equal, submit

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssl_scale_launch.slurm.progress import read_progress
+from ssl_scale_launch.slurm.watch.progress import read_progress
 
 
 def write_lines(run_folder: Path, *lines: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from ssl_scale_launch import cli
-from ssl_scale_launch.slurm.figures import read_figure
-from ssl_scale_launch.slurm.sweep import Axis, Sweep, tasks_of, write_sweep
+from ssl_scale_launch.slurm.groups.sweep import Axis, Sweep, tasks_of, write_sweep
+from ssl_scale_launch.slurm.watch.figures import read_figure
 
 from tests.launch.slurm.fake_slurm import install
 

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ssl_scale_launch.slurm.record import read_launches
-from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
+from ssl_scale_launch.slurm.client.record import read_launches
+from ssl_scale_launch.slurm.sandbox.cluster import SandboxCluster
 
 from tests.launch.slurm.listening import listening_addresses
 from tests.launch.slurm.submitted import COMMAND, STEPS, Submitted, assert_equal, submit

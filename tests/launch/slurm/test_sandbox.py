@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 from ssl_scale_launch import cli
-from ssl_scale_launch.slurm.owned_process import OwnedProcess, end, with_variable
-from ssl_scale_launch.slurm.packages import how_to_install, missing_packages, require_packages
-from ssl_scale_launch.slurm.sandbox_cluster import MARK, SandboxCluster
-from ssl_scale_launch.slurm.sandbox_config import Layout
+from ssl_scale_launch.slurm.client.owned_process import OwnedProcess, end, with_variable
+from ssl_scale_launch.slurm.client.packages import (
+    how_to_install,
+    missing_packages,
+    require_packages,
+)
+from ssl_scale_launch.slurm.sandbox.cluster import MARK, SandboxCluster
+from ssl_scale_launch.slurm.sandbox.config import Layout
 
 from ssl_scale.errors import SslScaleError
 from tests.launch.slurm.listening import listening_addresses
@@ -34,7 +38,7 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sbatch").touch(mode=0o755)
-    monkeypatch.setattr("ssl_scale_launch.slurm.packages.SYSTEM_PATHS", ())
+    monkeypatch.setattr("ssl_scale_launch.slurm.client.packages.SYSTEM_PATHS", ())
     with pytest.raises(SslScaleError, match="sudo apt-get install --no-install-recommends") as told:
         require_packages({"PATH": str(tmp_path)})
     for package in ("munge", "slurmctld", "slurmd", "slurm-client"):

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ssl_scale_launch.slurm.profile import Container
-from ssl_scale_launch.slurm.script import Job, render
+from ssl_scale_launch.slurm.job.profile import Container
+from ssl_scale_launch.slurm.job.script import Job, render
 
 from ssl_scale.errors import SslScaleError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from ssl_scale_launch import cli
-from ssl_scale_launch.slurm.progress import read_progress
-from ssl_scale_launch.slurm.record import add_launch
+from ssl_scale_launch.slurm.client.record import add_launch
+from ssl_scale_launch.slurm.watch.progress import read_progress
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_run_that_slurm_has_forgotten_is_told_from_its_folder(
     run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_CONF", str(run_folder / "none"))
-    monkeypatch.setattr("ssl_scale_launch.slurm.packages.SYSTEM_PATHS", ())
+    monkeypatch.setattr("ssl_scale_launch.slurm.client.packages.SYSTEM_PATHS", ())
     monkeypatch.setenv("PATH", str(run_folder))
     (run_folder / "COMPLETED").write_text("2\n")
     assert cli.main(["status", str(run_folder)]) == 0

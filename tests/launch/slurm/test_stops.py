@@ -4,11 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ssl_scale_launch.slurm import stops
-from ssl_scale_launch.slurm.jobs import JobState
-from ssl_scale_launch.slurm.rank_logs import last_start
-from ssl_scale_launch.slurm.starts import read_starts
-from ssl_scale_launch.slurm.stops import UNKNOWN, Stop, stop_of
+from ssl_scale_launch.slurm.client.jobs import JobState
+from ssl_scale_launch.slurm.job import script as scripts
+from ssl_scale_launch.slurm.watch.rank_logs import last_start
+from ssl_scale_launch.slurm.watch.starts import read_starts
+from ssl_scale_launch.slurm.watch.stops import UNKNOWN, Stop, stop_of
 
 BEGAN = "ssl-launch: 2026-11-23 21:00:39: job 7, restart 0, on n[1-2]: 2 ranks from step 0 on\n"
 AGAIN = "ssl-launch: 2026-11-23 21:00:53: job 7, restart 1, on n[1-2]: 2 ranks from step 0 on\n"
@@ -184,7 +184,7 @@ def test_starts_are_told_apart(tmp_path: Path) -> None:
 def test_a_rank_marks_its_log_with_the_job_and_the_restart(
     variables: dict[str, str], place: str, tmp_path: Path
 ) -> None:
-    script = Path(stops.__file__).with_name("rank.sh")
+    script = Path(scripts.__file__).with_name("rank.sh")
     done = subprocess.run(
         ["bash", "-c", f"stopped_code=75; {script.read_text()}", "rank", tmp_path, "echo", "hi"],
         capture_output=True, text=True, check=True,

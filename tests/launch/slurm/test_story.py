@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 from ssl_scale_launch import cli
-from ssl_scale_launch.slurm.found import find_runs
-from ssl_scale_launch.slurm.jobs import Answer, JobState
-from ssl_scale_launch.slurm.owned_process import OwnedProcess
-from ssl_scale_launch.slurm.record import add_launch
-from ssl_scale_launch.slurm.stops import DIED, UNKNOWN
-from ssl_scale_launch.slurm.story import Story, tell
-from ssl_scale_launch.slurm.table import table
-from ssl_scale_launch.slurm.telling import lines_of
-from ssl_scale_launch.slurm.words import duration, figure
+from ssl_scale_launch.slurm.client.jobs import Answer, JobState
+from ssl_scale_launch.slurm.client.owned_process import OwnedProcess
+from ssl_scale_launch.slurm.client.record import add_launch
+from ssl_scale_launch.slurm.watch.found import find_runs
+from ssl_scale_launch.slurm.watch.stops import DIED, UNKNOWN
+from ssl_scale_launch.slurm.watch.story import Story, tell
+from ssl_scale_launch.slurm.watch.table import table
+from ssl_scale_launch.slurm.watch.telling import lines_of
+from ssl_scale_launch.slurm.watch.words import duration, figure
 
 from ssl_scale.train.callbacks.watchdog import Watchdog
 from ssl_scale.train.lease.holder import Holder
@@ -253,7 +253,7 @@ def test_runs_are_found_wherever_they_lie_the_newest_first(tmp_path: Path) -> No
 
 @pytest.fixture
 def without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl_scale_launch.slurm.packages.SYSTEM_PATHS", ())
+    monkeypatch.setattr("ssl_scale_launch.slurm.client.packages.SYSTEM_PATHS", ())
     monkeypatch.setenv("PATH", str(tmp_path))
 
 

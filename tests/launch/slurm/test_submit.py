@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from ssl_scale_launch import cli
-from ssl_scale_launch.slurm.forecast import read_plan
-from ssl_scale_launch.slurm.no_secrets import refuse_secrets
-from ssl_scale_launch.slurm.profile import Container, Profile, read_profile
-from ssl_scale_launch.slurm.record import add_launch, read_launches
-from ssl_scale_launch.slurm.submission import Submission, prepare
-from ssl_scale_launch.slurm.timing import MARGIN_S, UNMEASURED_S, seconds_of, stop_before_s
+from ssl_scale_launch.slurm.client.record import add_launch, read_launches
+from ssl_scale_launch.slurm.job.profile import Container, Profile, read_profile
+from ssl_scale_launch.slurm.job.timing import MARGIN_S, UNMEASURED_S, seconds_of, stop_before_s
+from ssl_scale_launch.slurm.submitting.forecast import read_plan
+from ssl_scale_launch.slurm.submitting.no_secrets import refuse_secrets
+from ssl_scale_launch.slurm.submitting.submission import Submission, prepare
 from ssl_scale_launch.submit import profile_of, the_run, waits_of
 
 from ssl_scale.errors import SslScaleError

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 from ssl_scale_launch import cli
-from ssl_scale_launch.slurm.array_script import render_array
-from ssl_scale_launch.slurm.groups import members
-from ssl_scale_launch.slurm.record import ARRAYS, read_launches
-from ssl_scale_launch.slurm.sweep import (
+from ssl_scale_launch.slurm.client.record import ARRAYS, read_launches
+from ssl_scale_launch.slurm.groups.groups import members
+from ssl_scale_launch.slurm.groups.sweep import (
     MOST_TASKS,
     Axis,
     Sweep,
@@ -19,6 +18,7 @@ from ssl_scale_launch.slurm.sweep import (
     tasks_of,
     write_sweep,
 )
+from ssl_scale_launch.slurm.job.array_script import render_array
 
 from ssl_scale.errors import SslScaleError
 from tests.launch.slurm.fake_slurm import install

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssl_scale_launch.slurm.sandbox_cluster import SandboxCluster
+from ssl_scale_launch.slurm.sandbox.cluster import SandboxCluster
 
 from tests.launch.slurm.submitted import COMMAND, Submitted, submit
 

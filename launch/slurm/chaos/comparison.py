@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl_scale.errors import SslScaleError
 
-from .growing_metrics import GrowingMetrics
+from ..watch.growing_metrics import GrowingMetrics
 
 SAME, DIFFERENT = 0, 1
 LINES = 5  # of each kind, where checkpoints differ

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
+from ..client.jobs import ask_slurm
+from ..watch.growing_metrics import GrowingMetrics
 from .blows import Blow, Dealt
-from .growing_metrics import GrowingMetrics
-from .jobs import ask_slurm
 from .strikes import Refused, Target
 
 LOOK_S = 0.2

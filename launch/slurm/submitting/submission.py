@@ -9,12 +9,12 @@ from typing import Any
 
 from ssl_scale.errors import SslScaleError
 
-from ..fit_command import fit_arguments, ssl_scale_program
+from ...fit_command import fit_arguments, ssl_scale_program
+from ..client.sbatch import options_of_folder, sbatch
+from ..job.profile import Profile
+from ..job.script import Job
+from ..job.timing import seconds_of, stop_before_s
 from .forecast import Forecast, check, plan
-from .profile import Profile
-from .sbatch import options_of_folder, sbatch
-from .script import Job
-from .timing import seconds_of, stop_before_s
 
 BACKOFF_S = 30
 # What a run may not be given by options that are passed on, and what to say in its place.

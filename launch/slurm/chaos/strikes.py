@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .jobs import ask_slurm, run_slurm
-from .packages import search_path
+from ..client.jobs import ask_slurm, run_slurm
+from ..client.packages import search_path
 
 KINDS = {
     "kill": "one rank is killed",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .record import write_json
+from ..client.record import write_json
 
 NAME = "chain.json"
 # What the run of the link before is called by the recipes of a chain.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .owned_process import OwnedProcess
+from ..client.owned_process import OwnedProcess
 
 NAME = "RUNNING"
 # As many beats a holder elsewhere may miss until those who want the folder count it as dead.

@@ -11,10 +11,10 @@ import yaml
 
 from ssl_scale.errors import SslScaleError
 
+from ..groups.groups import members
+from ..groups.sweep import read_sweep
 from .figures import Figure, names_of_figures, read_figure
-from .groups import members
 from .story import read_stories
-from .sweep import read_sweep
 
 LOSS = "loss"
 

@@ -5,7 +5,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from .jobs import JobState
+from ..client.jobs import JobState
 from .rank_logs import TAIL_BYTES, error_of, rank_logs, short_error, starts_in
 from .starts import Start
 from .tail import tail

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .dependencies import afterok, without_dependencies
-from .ending import take_back, will_not_come_back
-from .jobs import JobState, ask_jobs, ask_slurm, run_slurm
-from .links import Link
-from .record import read_launches
-from .sbatch import sbatch
-from .sweep import Sweep
+from ..client.ending import take_back, will_not_come_back
+from ..client.jobs import JobState, ask_jobs, ask_slurm, run_slurm
+from ..client.record import read_launches
+from ..client.sbatch import sbatch
+from ..groups.dependencies import afterok, without_dependencies
+from ..groups.links import Link
+from ..groups.sweep import Sweep
 from .sweeps import submit_again
 
 

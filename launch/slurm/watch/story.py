@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..client.jobs import Answer, JobState, ask_jobs
+from ..client.record import read_launches
 from .disk import shortage
 from .heartbeats import read_heartbeats, waited_for
 from .holder import Holder, read_holder
-from .jobs import Answer, JobState, ask_jobs
 from .progress import Progress, read_progress
-from .record import read_launches
 from .starts import Start, read_starts
 from .stops import Stop, stop_here, stop_of
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from ..fit_command import ssl_scale_program
-from .dependencies import afterok
-from .ending import take_back
+from ...fit_command import ssl_scale_program
+from ..client.ending import take_back
+from ..groups.dependencies import afterok
+from ..groups.groups import refuse_other_group
+from ..groups.links import PREVIOUS, Link, write_links
+from ..job.profile import Profile
+from ..job.script import render
 from .forecast import RecipeFault, roles_of
-from .groups import refuse_other_group
-from .links import PREVIOUS, Link, write_links
 from .no_secrets import refuse_secrets
-from .profile import Profile
-from .script import render
 from .submission import Run, Submission, forecast, prepare, submit, tell
 
 Made = Mapping[str, tuple[Submission, str]]

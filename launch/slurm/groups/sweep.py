@@ -14,7 +14,7 @@ import yaml
 
 from ssl_scale.errors import SslScaleError
 
-from .record import write_json
+from ..client.record import write_json
 
 NAME = "sweep.json"
 # Slurm's own limit to an array, unless a cluster is set up otherwise.

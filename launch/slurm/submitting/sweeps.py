@@ -10,15 +10,16 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from ..fit_command import ssl_scale_program
-from .array_script import render_array
+from ...fit_command import ssl_scale_program
+from ..client.record import ARRAYS, add_launch, read_launches
+from ..client.sbatch import Accepted, hand_over, options_of_folder
+from ..groups.groups import refuse_other_group
+from ..groups.sweep import Sweep, write_sweep
+from ..job.array_script import render_array
+from ..job.profile import Profile
+from ..job.script import Job, render
 from .forecast import check, plan_variants
-from .groups import refuse_other_group
 from .no_secrets import refuse_secrets
-from .profile import Profile
-from .record import ARRAYS, add_launch, read_launches
-from .sbatch import Accepted, hand_over, options_of_folder
-from .script import Job, render
 from .submission import (
     Run,
     Submission,
@@ -28,7 +29,6 @@ from .submission import (
     prepare,
     tell,
 )
-from .sweep import Sweep, write_sweep
 
 
 def prepare_tasks(

@@ -16,9 +16,9 @@ from typing import Any
 
 from ssl_scale.errors import SslScaleError
 
-from .owned_process import OwnedProcess, end, with_variable
-from .packages import require_packages, search_path
-from .sandbox_config import LOOPBACK, Layout, node_names, slurm_configuration
+from ..client.owned_process import OwnedProcess, end, with_variable
+from ..client.packages import require_packages, search_path
+from .config import LOOPBACK, Layout, node_names, slurm_configuration
 
 MARK = "SSL_LAUNCH_SANDBOX"
 SERVER = "SSL_LAUNCH_SANDBOX_SERVER"

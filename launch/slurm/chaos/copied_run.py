@@ -5,10 +5,10 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .dependencies import without_dependencies
-from .moved_script import moved, run_folder_of_script
-from .record import read_launches
-from .sbatch import options_of_folder, sbatch
+from ..client.record import read_launches
+from ..client.sbatch import options_of_folder, sbatch
+from ..groups.dependencies import without_dependencies
+from ..job.moved_script import moved, run_folder_of_script
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
+from ..client.jobs import ask_jobs
+from ..client.record import read_launches
 from .groups import members
-from .jobs import ask_jobs
-from .record import read_launches
 
 _DEPENDENCY = ("--dependency=", "--kill-on-invalid-dep=")
 _JOB = re.compile(r"\d+(_\d+)?")

@@ -1,0 +1,1 @@
+"""A private Slurm cluster of virtual nodes on this machine."""

@@ -1,0 +1,1 @@
+"""From recipes to jobs: checked, planned, rendered and submitted; and submitted again."""
