@@ -74,9 +74,14 @@ class Submitted:
             time.sleep(LOOK_S)
 
     def wait_for_step(self, step: int) -> None:
-        """Wait for a checkpoint."""
-        commit = self.folder / "checkpoints" / f"step-{step:09d}" / "COMMIT"
-        self.wait_for(f"step {step}", commit.exists)
+        """Wait for a checkpoint of this step or a later one: old ones go."""
+        self.wait_for(f"step {step}", lambda: self.newest_step >= step)
+
+    @property
+    def newest_step(self) -> int:
+        """Of the newest finished checkpoint; 0 if there is none."""
+        commits = self.folder.glob("checkpoints/step-?????????/COMMIT")
+        return max((int(commit.parent.name.removeprefix("step-")) for commit in commits), default=0)
 
     def wait_for_end(self) -> str:
         """Wait until the job has left the queue for good; returns its last state."""

@@ -128,11 +128,17 @@ def test_an_array_of_four_that_is_disturbed_ends_as_if_run_by_hand(
     array = last.job.partition("_")[0]
     assert [run.job for run in runs.values()] == [f"{array}_{number}" for number in range(4)]
     # The last task has the number of the whole array: it alone must come back.
-    for run in (told_to_stop, last):
-        run.wait_for_step(20)
-        cluster.command("scancel", "--batch", "--signal=USR1", run.job)
-    cancelled.wait_for_step(20)
-    ask(cluster, "cancel", str(cancelled.folder))
+    to_stop = ("scancel", "--batch", "--signal=USR1")
+    strikes = {
+        told_to_stop: (*to_stop, told_to_stop.job),
+        last: (*to_stop, last.job),
+        cancelled: (COMMAND, "cancel", str(cancelled.folder)),
+    }
+    # They train side by side, and each must be struck before its end.
+    while strikes:
+        told_to_stop.wait_for("step 20", lambda: any(run.newest_step >= 20 for run in strikes))
+        for run in [run for run in strikes if run.newest_step >= 20]:
+            cluster.command(*strikes.pop(run))
     assert cancelled.wait_for_end() == "CANCELLED"
     again = ask(cluster, "resume", str(folder)).strip()
     runs = runs_of(cluster, folder)
