@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssl_scale.errors import DataError
 
-from .selecting.expression import HELP
+from .selecting.language import HELP
 
 NAME = "select"
 SUMMARY = "keep samples that meet a condition, drawn evenly if wished; nothing is deleted"

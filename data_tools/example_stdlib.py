@@ -87,7 +87,7 @@ def _functions(path: Path) -> Iterator[tuple[int, str]]:
             tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return  # other encodings, and files that are broken on purpose
-    lines = text.splitlines()
+    lines = text.split("\n")  # as Python counts them: a form feed ends no line
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue

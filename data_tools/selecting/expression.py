@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 
 from ssl_scale.errors import DataError
 
+from .language import HELP
+
 LONGEST = 10_000
 _DEEPEST = 50
 
@@ -46,11 +48,6 @@ _FUNCTIONS: Mapping[str, tuple[int, Callable[..., Value]]] = {
     "coalesce": (2, pc.coalesce),
 }
 _SEARCHES = ("contains", "starts_with", "ends_with", "matches")
-HELP = """\
-A condition compares columns with ==, !=, <, <=, >, >=, in [..], is None, joins with and, or, not,
-and may calculate with + - * /, abs(x), length(text), lower(text), contains(text, "part"),
-starts_with(..), ends_with(..), matches(text, "regular expression"), coalesce(x, 0).
-A tool's column is called tool.column, or column alone where that is clear."""
 
 
 @dataclass(frozen=True)
