@@ -61,6 +61,7 @@ class Watchdog(pl.Callback):
                 (self.run_folder / FOLDER / WAITED_FOR).unlink(missing_ok=True)
         self._progress = pl_module.progress
         self._progress.move()
+        self._beat(0.0)  # a rank that is never heard of again was on this host
         self._thread.start()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
