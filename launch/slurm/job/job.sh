@@ -1,5 +1,11 @@
 # ---- From here on, the same in every job ---------------------------------------------------------
-trap : USR1 TERM # until there are ranks to pass it on to, a signal must not end this script
+# Until there are ranks to pass it on to, a signal must not end this script, nor be forgotten.
+early=
+trap 'early=USR1' USR1
+trap 'early=TERM' TERM
+# Variables of the shell that submitted must not pass for ours.
+meeting='' step='' asked_at='' bad_nodes='' code=1
+export SLURM_EXPORT_ENV=ALL # with --export=NONE the ranks would not see what is set here
 stopped_code=75 # the program was asked to stop, and has saved
 stuck_code=70   # a step did not end (train.stuck_after_s)
 restarts=$launch_folder/restarts
@@ -40,13 +46,23 @@ count_stalled() {
 
 free_space() { df -Ph -- "$run_folder" | awk 'NR == 2 { print $4 " are free on the disk mounted at " $6 }'; }
 
+# Whether a file is there, or appears soon: on NFS a host may see another's a while later.
+comes_to_be() {
+    local tries
+    for ((tries = 0; tries < 5; tries++)); do
+        [[ ! -e $1 ]] || return 0
+        sleep 4
+    done
+    return 1
+}
+
 # A run that starts from what others have learned must not begin before they are done; once it has a
 # checkpoint, it needs them no more.
 require_earlier() {
     local folder
     ((began_at == 0)) || return
     for folder in "${earlier[@]}"; do
-        if [[ ! -e $folder/COMPLETED ]]; then
+        if ! comes_to_be "$folder/COMPLETED"; then
             say "this run starts from $folder, which must be completed, but is not; resume it first," \
                 "then this one: ssl-launch resume"
             exit 2
@@ -63,7 +79,7 @@ give_up() {
 name_meeting_point() {
     unset SSL_SCALE_RENDEZVOUS
     if ((SLURM_JOB_NUM_NODES == 1)); then
-        meeting=$(mktemp -d "${TMPDIR:-/tmp}/ssl-launch.XXXXXXXX") || exit 1
+        meeting=$(mktemp -d "${TMPDIR:-/tmp}/ssl-launch.XXXXXXXX") || start_again
         export SSL_SCALE_RENDEZVOUS=file://$meeting/rendezvous
         export MASTER_ADDR=127.0.0.1
     else
@@ -89,12 +105,13 @@ name_meeting_point() {
 # Start one task a rank and wait for all of them; sets `code`.
 run_ranks() {
     rm -rf -- "$ends" "$run_folder/heartbeats/waited-for"
-    mkdir -p -- "$ends" || exit 1
+    mkdir -p -- "$ends" || start_again
     # srun knows patterns such as %t.
     srun --kill-on-bad-exit=1 --open-mode=append --output="${run_folder//%/%%}/logs/rank-%t.log" \
         ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} "${srun_options[@]}" \
         bash -c "stopped_code=$stopped_code; $rank_script" rank "$ends" "${program[@]}" &
     step=$!
+    [[ -z $early ]] || pass "$early"
     wait "$step"
     code=$?
     # A signal ends the waiting, not the ranks.
@@ -108,10 +125,15 @@ run_ranks() {
     [[ -z ${meeting:-} ]] || rm -rf -- "$meeting"
 }
 
-asked_at=
 pass() {
+    if [[ -z $step ]]; then
+        early=$1
+        return
+    fi
+    # Told again, a rank would end at once; Slurm tells more than once.
+    [[ -z $asked_at ]] || return
     say "$1: asking the ranks to save and stop"
-    asked_at=${asked_at:-$SECONDS}
+    asked_at=$SECONDS
     # srun passes USR1 on, but told TERM it kills the ranks at once.
     kill -s USR1 "$step" 2>/dev/null
 }
@@ -126,9 +148,13 @@ silent_nodes() {
 # may only have noticed another's fault: of a node that is gone, or a rank that all wait for.
 judge_end() {
     local first culprit silent
-    bad_nodes=
     first=$(ls -- "$ends" 2>/dev/null | grep -v "^[0-9.]* $stopped_code " | LC_ALL=C sort -n | head -n 1)
-    if [[ $first =~ ^[0-9.]+\ ([0-9]+)\ ([0-9]+)\ (.*)$ ]]; then
+    if [[ $first =~ ^[0-9.]+\ (138|143)\  || -z $first && -n $asked_at && $code == 1[34][38] ]]; then
+        code=${BASH_REMATCH[1]:-$code}
+        say "the ranks were told to stop before they had begun to train"
+        rm -f -- "$restarts" # that is no start without success
+        stalled=-1
+    elif [[ $first =~ ^[0-9.]+\ ([0-9]+)\ ([0-9]+)\ (.*)$ ]]; then
         code=${BASH_REMATCH[1]} bad_nodes=${BASH_REMATCH[3]}
         say "rank ${BASH_REMATCH[2]} on $bad_nodes failed first, with exit code $code; its output:" \
             "$run_folder/logs/rank-${BASH_REMATCH[2]}.log"
@@ -143,6 +169,9 @@ judge_end() {
         code=$stopped_code
         say "the ranks have stopped after step $(newest_step), saved"
         [[ -z $asked_at ]] || echo "$((SECONDS - asked_at))" >>"$launch_folder/stop_seconds"
+    elif ((code == 0)) && ! comes_to_be "$run_folder/COMPLETED"; then
+        code=1
+        say "the ranks ended without an error, but the run is not completed"
     fi
     if ((code != 0 && code != stopped_code)) && silent=$(silent_nodes) && [[ -n $silent ]]; then
         bad_nodes=${silent//$'\n'/,}
@@ -158,7 +187,7 @@ ask_controller() {
     for ((tries = 0; tries < 60; tries++)); do
         { errors=$(scontrol "$@" 2>&1 >&3); } 3>&1 && return
         say "scontrol $1: $errors"
-        [[ $errors =~ [Cc]ontact|[Cc]onnect|[Tt]imed\ out ]] || return 1
+        [[ ! $errors =~ [Ii]nvalid|[Dd]enied|permi|disabled|already|pending ]] || return 1
         sleep 5
     done
     return 1
@@ -167,7 +196,8 @@ ask_controller() {
 # Slurm takes a list that leaves too few, and has the job wait for ever.
 are_enough_without() {
     local left
-    left=$(sinfo --noheader --Node --partition="$SLURM_JOB_PARTITION" --format=%N | sort -u |
+    left=$(sinfo --noheader --Node --partition="$SLURM_JOB_PARTITION" --format='%N %T' |
+        awk '$2 !~ /^(down|drain|fail|maint|unk)/ { print $1 }' | sort -u |
         grep -cvxFf <(scontrol show hostnames "$1"))
     ((left >= SLURM_JOB_NUM_NODES))
 }
@@ -186,38 +216,46 @@ leave_out_bad_nodes() {
     fi
 }
 
+end_if_cancelled() {
+    [[ -e $launch_folder/cancel-$job_name ]] || return
+    say "cancelled, so the job is not started again"
+    scancel "$job_name"
+    exit "$code"
+}
+
 # Back to the queue; only this script does so, no rank.
 start_again() {
     local next=0 told state delay
-    if [[ -e $launch_folder/cancel-$job_name ]]; then
-        say "cancelled, so the job is not started again"
-        scancel "$job_name"
-        exit "$code"
-    fi
+    end_if_cancelled
     (($(newest_step) > began_at)) || next=$((stalled + 1))
     if ((next > max_restarts)); then
         give_up "$next"
         exit "$code"
     fi
     # Somebody who cancels a job does not want it back.
-    told=$(ask_controller show job --oneliner "$job_name")
+    if ! told=$(ask_controller show job --oneliner "$job_name"); then
+        say "Slurm does not tell how the job is, so it is not started again from here"
+        exit "$code"
+    fi
     state=$(grep -o ' JobState=[A-Z_]*' <<<"$told")
     if [[ $state != " JobState=RUNNING" ]]; then
         say "the job is ${state#*=}, so it is not started again from here"
         exit "$code"
     fi
+    end_if_cancelled # it may have taken minutes until Slurm answered
     ask_controller requeue "$job_name" || exit "$code"
     leave_out_bad_nodes
     if ((next > 0)); then
-        delay=$((backoff_s * 2 ** (next - 1)))
+        delay=$((backoff_s * 2 ** (next < 8 ? next - 1 : 7)))
         say "no new checkpoint since step $began_at; start $next of at most $max_restarts in $delay s"
         scontrol update "JobId=$job_name" "StartTime=now+${delay}seconds"
     fi
     exit "$code"
 }
 
-mkdir -p -- "$launch_folder" "$run_folder/logs" || exit 1
+mkdir -p -- "$launch_folder" "$run_folder/logs"
 count_stalled
+end_if_cancelled
 if ((stalled > max_restarts)); then
     give_up "$stalled"
     exit 1

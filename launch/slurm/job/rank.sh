@@ -13,7 +13,8 @@ printf '== %s rank %s on %s: job %s, restart %s\n' "$(date '+%F %T')" "$SLURM_PR
 "$@" </dev/null
 code=$?
 if ((code != 0)); then
-    : >"$ends/$(date +%s.%N) $code $SLURM_PROCID ${SLURMD_NODENAME:-$(hostname)}"
+    # Unheard, "stopped and saved" would pass for "done".
+    : >"$ends/$(date +%s.%N) $code $SLURM_PROCID ${SLURMD_NODENAME:-$(hostname)}" &&
+        ((code == stopped_code)) && code=0
 fi
-((code != stopped_code)) || code=0
 exit "$code"

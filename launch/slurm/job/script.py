@@ -69,6 +69,8 @@ class Job:
 def render(job: Job) -> str:
     """The script's text."""
     require_nameable(job.run_folder)
+    if job.container is not None:
+        _require_mountable(job.run_folder)
     return "\n".join(
         [
             "#!/bin/bash",
@@ -102,6 +104,14 @@ def require_nameable(run_folder: Path) -> None:
         raise SslScaleError(
             f"the run's folder must have a printable name without backslashes, but is {folder!r}; "
             "choose another --name or --run-folder"
+        )
+
+
+def _require_mountable(run_folder: Path) -> None:
+    if any(letter in str(run_folder) for letter in ",:"):  # what runtimes part mounts with
+        raise SslScaleError(
+            f"the run's folder must have no comma and no colon in its name, since a container "
+            f"mounts it, but is {str(run_folder)!r}; choose another --name or --run-folder"
         )
 
 

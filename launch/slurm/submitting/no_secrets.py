@@ -9,7 +9,9 @@ from ssl_scale.redact import HIDDEN, redact, redact_text
 # Shorter values, such as 1 or yes, stand in any script by chance.
 SHORTEST = 8
 # Looked ahead for, since the value of one may hold another: --set=a.b=c.
-_ASSIGNMENT = re.compile(r"(?=\b([A-Za-z_][\w.]*)=([^\s,]+))")
+_ASSIGNMENT = re.compile(r"(?=\b([A-Za-z_][\w.]*)['\"]?\s*[=:]\s*['\"]?([^\s,'\"}]+))")
+# Of variables, which are not recipes' keys: there is no TOKENIZER_KEY that may be told.
+_VARIABLE = re.compile(r"TOKEN|PASS|SECRET|CREDENTIAL|(^|_)KEY(_|$)", re.IGNORECASE)
 
 
 def refuse_secrets(words: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -25,7 +27,8 @@ def refuse_secrets(words: Sequence[str], environment: Mapping[str, str]) -> None
     values = {
         name: value
         for name, value in environment.items()
-        if len(value) >= SHORTEST and redact({name: value})[name] == HIDDEN
+        if len(value) >= SHORTEST
+        and (_VARIABLE.search(name) or redact({name: value})[name] == HIDDEN)
     }
     for word in words:
         for name, value in values.items():

@@ -23,8 +23,11 @@ _ASKED = re.compile(r"(USR1|TERM): asking the ranks")
 _MEMORY = re.compile(r"[Dd]etected \d+ oom.kill event")
 _SAVED_HERE = re.compile(r"stopped after step (\d+), saved")
 _EARLIER = re.compile(r"this run starts from (.+), which must be completed")
+_EARLY = re.compile(r"the ranks were told to stop before they had begun to train")
+_UNFINISHED = re.compile(r"the ranks ended without an error, but the run is not completed")
 _VERDICT = re.compile(
-    f"{_FAILED.pattern}|{_SAVED.pattern}|{_GAVE_UP.pattern}|completed$|cancelled,"
+    f"{_FAILED.pattern}|{_SAVED.pattern}|{_GAVE_UP.pattern}|{_EARLY.pattern}|{_UNFINISHED.pattern}"
+    "|completed$|cancelled,"
 )
 _STUCK_AT = re.compile(r"\(train\.stuck_after_s\): (.*?)(?:; stacks: |$)")
 
@@ -48,6 +51,10 @@ OF_SIGNAL = {
     "USR1": "told to save by USR1 (its time limit was near, or by hand)",
     "TERM": "told to save by TERM (preempted, or by hand)",
 }
+_WORDS = (
+    (_EARLY, "told to stop before it had begun to train"),
+    (_UNFINISHED, "its ranks ended before the run was completed"),
+)
 UNKNOWN = "not known: it ended without a word"
 DIED = "its process was killed, or its machine went down"
 
@@ -83,7 +90,8 @@ def stop_of(run_folder: Path, start: Start, state: JobState | None) -> Stop | No
         cause = "cancelled"
     elif not cause and (failed := _first(_FAILED, lines)):
         cause, error = _of_failure(run_folder, start, failed)
-    elif not cause and (earlier := _first(_EARLIER, lines)):
+    cause = cause or next((words for pattern, words in _WORDS if _first(pattern, lines)), "")
+    if not cause and (earlier := _first(_EARLIER, lines)):
         cause = f"{earlier[1]}, which it starts from, is not completed"
     saved = _first(_SAVED, lines)
     if not cause and saved:

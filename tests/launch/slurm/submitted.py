@@ -97,9 +97,15 @@ class Submitted:
 
     def rank(self, number: int) -> OwnedProcess:
         """A rank's own process."""
+        return min(self._ranks(number), key=lambda process: process.started)
+
+    def has_rank(self, number: int) -> bool:
+        """Whether a rank's program runs already."""
+        return bool(self._ranks(number))
+
+    def _ranks(self, number: int) -> list[OwnedProcess]:
         ranks = self._processes().intersection(with_variable("SLURM_PROCID", str(number)))
-        found = [process for process in ranks if process.name.startswith("ssl-scale")]
-        return min(found, key=lambda process: process.started)
+        return [process for process in ranks if process.name.startswith("ssl-scale")]
 
     def _processes(self) -> set[OwnedProcess]:
         # Jobs of other clusters on this machine have the same numbers.

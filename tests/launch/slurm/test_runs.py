@@ -182,6 +182,34 @@ def test_a_cancelled_run_saves_and_stays_away_until_it_is_resumed(
     assert_equal(run.folder, undisturbed.folder)
 
 
+def wait_for_ranks(run: Submitted) -> None:
+    """Wait until both ranks' programs run, which takes them seconds of imports."""
+    run.wait_for("ranks", lambda: all(run.has_rank(number) for number in (0, 1)))
+
+
+def test_a_stop_before_the_first_step_is_no_failure(
+    undisturbed: Submitted, cluster: SandboxCluster, recipe: Path, tmp_path: Path
+) -> None:
+    run = submit(cluster, recipe, tmp_path / "early", "--max-restarts=0", "--exclude-failed")
+    wait_for_ranks(run)
+    cluster.command("scancel", "--batch", "--signal=USR1", run.job)
+    run.must_complete()
+    assert "told to stop before they had begun to train" in run.log
+    assert "failed first" not in run.log and "from now on without" not in run.log
+    assert "told to stop before it had begun to train" in ask(cluster, "status", str(run.folder))
+    assert_equal(run.folder, undisturbed.folder)
+
+
+def test_a_run_that_is_cancelled_before_its_first_step_stays_away(
+    cluster: SandboxCluster, recipe: Path, tmp_path: Path
+) -> None:
+    run = submit(cluster, recipe, tmp_path / "cancelled_early")
+    wait_for_ranks(run)
+    ask(cluster, "cancel", str(run.folder))
+    assert run.wait_for_end() == "CANCELLED"
+    assert not (run.folder / "metrics.jsonl").exists()
+
+
 def ask(cluster: SandboxCluster, *words: str) -> str:
     """What one of our commands prints."""
     return cluster.command(COMMAND, *words)

@@ -160,11 +160,15 @@ SECRET = "s3cr3t-value"
         f"--set=paths.api_key={SECRET}",
         f"--export=ALL,WANDB_API_KEY={SECRET}",
         f"--comment={SECRET}-and-more",
+        f"--set=logging={{api_key: {SECRET}}}",
+        f"--set=headers={{Authorization: 'Bearer-{SECRET}'}}",
+        f"--comment=token:{SECRET}",
+        f"--comment={SECRET}-of-a-registry",
     ],
 )
 def test_a_secret_is_refused_and_not_told(word: str) -> None:
     with pytest.raises(SslScaleError, match="must hold no secret") as error:
-        refuse_secrets([word], {"MY_PASSWORD": f"{SECRET}-and-more"})
+        refuse_secrets([word], {"MY_PASSWORD": f"{SECRET}-and-more", "NPM_TOKEN": f"{SECRET}-of-a"})
     assert SECRET not in str(error.value)
 
 
