@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
+from .slurm.client.command import run_slurm
 from .slurm.client.ending import will_not_come_back
-from .slurm.client.jobs import JobState, ask_jobs, run_slurm
-from .slurm.client.record import read_launches
+from .slurm.client.living import LivingJob, living_jobs, recorded_jobs
 from .slurm.groups.groups import members
 
 EXAMPLES = """examples:
@@ -32,33 +32,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """End the last jobs of the runs; returns the exit code."""
+    """End all jobs of the runs that are in the queue; returns the exit code."""
     folder: Path = arguments.run_folder
     runs = members(folder) or [folder]
-    jobs = {run: str(launches[-1]["job"]) for run in runs if (launches := read_launches(run))}
+    jobs = [job for run in runs for job in recorded_jobs(run)]
     if not jobs:
         raise SslScaleError(f"{folder}: must be a run that was submitted, but is none")
-    states = ask_jobs(list(jobs.values())).states
-    lives = {run: job for run, job in jobs.items() if job in states and not states[job].is_over}
+    lives = living_jobs(runs)
     if not lives:
-        told = [
-            f"{job} {states[job].state if job in states else 'unknown to Slurm'}"
-            for job in jobs.values()
-        ]
         raise SslScaleError(
-            f"a job of {folder} must be in the queue, but none is: {', '.join(told)}"
+            f"a job of {folder} must be in the queue, but none is: jobs {', '.join(jobs)} have "
+            "ended, or are unknown to Slurm"
         )
     # What waits goes first, or the end of what it waits for might start it.
-    for run, job in reversed(lives.items()):
-        end(run, job, states[job], arguments.now)
+    failures = [failure for living in reversed(lives) if (failure := end(living, arguments.now))]
+    if failures:
+        raise SslScaleError(f"all jobs of {folder} must end, but not all do: {'; '.join(failures)}")
     return 0
 
 
-def end(run: Path, job: str, state: JobState, now: bool) -> None:
-    """End a job, at once or after it has saved."""
-    will_not_come_back(run, job)
-    saves = state.state == "RUNNING" and not now
+def end(living: LivingJob, now: bool) -> str:
+    """End a job, at once or after it has saved; returns why that failed, empty if it did not."""
+    job, saves = living.job, living.state.state == "RUNNING" and not now
+    try:
+        will_not_come_back(living.run, job)
+    except OSError as error:
+        if saves:  # or it would save and come back
+            return f"job {job} cannot be told to stay away ({error}); end it with --now"
     words = ["--batch", "--signal=USR1", job] if saves else [job]
     if run_slurm("scancel", *words) is None:
-        raise SslScaleError(f"scancel must end job {job}, but failed; try: scancel {job}")
+        return f"scancel failed for job {job}; try: scancel {job}"
     print(f"ssl-launch: job {job} {'saves and ends' if saves else 'ends'}", file=sys.stderr)
+    return ""

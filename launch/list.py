@@ -48,9 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines_of(stories, folder, width):
         print(line)
-    for problem in sorted({story.problem for story in stories if story.problem}):
-        print(f"ssl-launch: Slurm could not be asked: {problem}", file=sys.stderr)
+    for problem in sorted({problem_of(story) for story in stories if story.problem}):
+        print(f"ssl-launch: {problem}", file=sys.stderr)
     return 0
+
+
+def problem_of(story: Story) -> str:
+    """What could not be found out of a run: of its record, or of Slurm where it has a job."""
+    return story.problem if story.job is None else f"Slurm could not be asked: {story.problem}"
 
 
 def lines_of(stories: Sequence[Story], folder: Path, width: int | None) -> list[str]:

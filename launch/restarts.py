@@ -1,7 +1,7 @@
 """Starting a run again after a failure, from its newest checkpoint, while that gets it further.
 
-The same rule as in a Slurm job's script (slurm/job.sh): only starts that brought no new checkpoint
-count, and each of them waits twice as long as the one before.
+The same rule as in a Slurm job's script (slurm/job/job.sh): only starts that brought no new
+checkpoint count, and each of them waits twice as long as the one before.
 """
 
 import sys

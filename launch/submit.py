@@ -19,7 +19,9 @@ from pathlib import Path
 from ssl_scale.errors import SslScaleError
 
 from .fit_command import add_fit_options, run_folder_of
+from .slurm.client.living import refuse_living
 from .slurm.client.packages import require_clients
+from .slurm.client.saying import tell
 from .slurm.groups.dependencies import afterok, jobs_meant_by
 from .slurm.groups.groups import members
 from .slurm.groups.links import chain_of, name_of_chain
@@ -29,7 +31,7 @@ from .slurm.job.profile import Profile, read_profile
 from .slurm.job.script import render
 from .slurm.submitting.chains import prepare_links, submit_links
 from .slurm.submitting.no_secrets import refuse_secrets
-from .slurm.submitting.submission import Run, forecast, next_script, prepare, submit, tell
+from .slurm.submitting.submission import Run, forecast, next_script, prepare, submit
 from .slurm.submitting.sweeps import array_job, array_options, prepare_tasks, submit_tasks
 
 PASSES_ON_AFTER = "recipe"
@@ -129,6 +131,7 @@ def run_one(arguments: argparse.Namespace) -> int:
         tell(f"would be submitted by: sbatch {shlex.join([*submission.options, *waits])}")
         return 0
     require_clients()
+    refuse_living([submission.run.folder])
     number = submit(submission, script, waits)
     folder = shlex.quote(str(submission.run.folder))
     tell(f"job {number}; script, record and logs are in {folder}")

@@ -1,15 +1,13 @@
 """Ways to strike a running job, by nothing but what its owner may do on any cluster."""
 
-import os
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from ..client.jobs import ask_slurm, run_slurm
-from ..client.packages import search_path
+from ..client.command import run_slurm, slurm_environment
+from ..client.jobs import ask_slurm
 
 KINDS = {
     "kill": "one rank is killed",
@@ -95,7 +93,7 @@ class Target:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=_environment(),
+            env=slurm_environment(),
             start_new_session=True,
         ):
             return self._order(f"all ranks, {pause_s:.1f} s", "scancel", "--signal=STOP", step)
@@ -105,7 +103,7 @@ class Target:
         try:
             done = subprocess.run(
                 words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-                timeout=120, env=_environment(),
+                timeout=120, env=slurm_environment(),
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return ""
@@ -115,7 +113,3 @@ class Target:
         if Target.find(self.job) == self:
             raise Refused(f"{' '.join(words[:2])}: {done.stderr.strip()}")
         return ""
-
-
-def _environment() -> Mapping[str, str]:
-    return {**os.environ, "PATH": search_path(os.environ)}

@@ -1,11 +1,12 @@
 """What Slurm knows of jobs: its queue for as long as it remembers them, then its accounting."""
 
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .packages import search_path
+from ssl_scale.errors import SslScaleError
+
+from .command import ask
 
 # Answered for jobs that are forgotten, alone or all of them; no failure.
 _UNKNOWN = "Invalid job id"
@@ -66,7 +67,7 @@ def ask_jobs(jobs: Sequence[str], environment: Mapping[str, str] = os.environ) -
         f"--jobs={','.join(jobs)}",
         f"--Format={columns}",
     )
-    told = _run("squeue", *words, environment=environment)
+    told = ask("squeue", *words, environment=environment)
     states = read_queue(told.stdout)
     if forgotten := [job for job in jobs if job not in states]:
         states |= _ask_accounting(forgotten, environment)
@@ -79,11 +80,26 @@ def ask_slurm(job: str, environment: Mapping[str, str] = os.environ) -> JobState
     return ask_jobs([job], environment).states.get(job)
 
 
+def states_of(jobs: Sequence[str]) -> Mapping[str, JobState]:
+    """The states of those jobs that Slurm knows, where a job must not be taken for forgotten.
+
+    Raises:
+        SslScaleError: Slurm could not be asked.
+    """
+    answer = ask_jobs(jobs)
+    if answer.problem:
+        raise SslScaleError(
+            f"Slurm must tell which jobs are in the queue, but could not be asked: {answer.problem}"
+            "; try again where squeue answers"
+        )
+    return answer.states
+
+
 def _ask_accounting(jobs: Sequence[str], environment: Mapping[str, str]) -> dict[str, JobState]:
     """The states of jobs that the queue has forgotten; none where accounting is off."""
     words = ("--parsable2", "--noheader", "--allocations", "--duplicates")
     asked = (f"--format={','.join(_ACCOUNTING)}", f"--jobs={','.join(jobs)}")
-    return read_accounting(_run("sacct", *words, *asked, environment=environment).stdout)
+    return read_accounting(ask("sacct", *words, *asked, environment=environment).stdout)
 
 
 def read_queue(text: str) -> dict[str, JobState]:
@@ -115,28 +131,3 @@ def _rows(text: str, columns: int) -> list[list[str]]:
     return [
         ["" if value in _NOTHING else value for value in row] for row in rows if len(row) == columns
     ]
-
-
-def run_slurm(*words: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """What one of Slurm's commands printed; None if it failed or is not there."""
-    done = _run(*words, environment=environment)
-    return done.stdout if done.returncode == 0 else None
-
-
-def _run(*words: str, environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    """Run one of Slurm's commands; one that is not there or does not end has failed."""
-    try:
-        return subprocess.run(
-            words,
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            timeout=60,
-            env={**environment, "PATH": search_path(environment)},
-        )
-    except FileNotFoundError:
-        failure = f"{words[0]} is not installed here"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        failure = f"{words[0]}: {error}"
-    return subprocess.CompletedProcess(words, 127, "", failure)

@@ -1,9 +1,11 @@
 """``launch.json`` in a run's folder: which jobs it had, and with what they were submitted."""
 
+import contextlib
+import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,25 @@ def add_launch(
         "options": list(options),
         "directory": str(directory),
     }
-    before = read_launches(run_folder, name)
-    write_json(run_folder / name, {"launches": [*before, entry]})
+    # A new cluster counts from anew, so that an earlier job may have had the same number.
+    cancel_mark(run_folder, job).unlink(missing_ok=True)
+    with _alone(run_folder / f".{name}.lock"):
+        before = read_launches(run_folder, name)
+        write_json(run_folder / name, {"launches": [*before, entry]})
+
+
+def cancel_mark(run_folder: Path, job: str) -> Path:
+    """The file that tells a job's script not to go back to the queue; job.sh looks for it."""
+    return run_folder / "launch" / f"cancel-{job}"
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is in here; not where a file system knows no locks."""
+    with path.open("a") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -76,3 +95,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def content_of(path: Path) -> bytes | None:
+    """What a file holds; None if there is none."""
+    return path.read_bytes() if path.exists() else None
+
+
+def put_back(path: Path, content: bytes | None) -> None:
+    """Let a file hold what `content_of` found in it."""
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_bytes(content)

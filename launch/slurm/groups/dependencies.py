@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from ..client.jobs import ask_jobs
+from ..client.jobs import states_of
 from ..client.record import read_launches
 from .groups import members
 
@@ -37,13 +37,15 @@ def jobs_meant_by(after: str) -> list[str]:
         after: a job's number, or the folder of a run, a chain or a sweep.
 
     Raises:
-        SslScaleError: it is neither, or a run has ended without being done.
+        SslScaleError: it is neither, a run has ended without being done, or Slurm could not be
+            asked.
     """
     if _JOB.fullmatch(after):
         return [after]
     folder = Path(after)
     jobs = []
-    # A chain is done when its last link is; others are waited for by it.
+    # All of a group: a sweep is done when its slowest run is, and a chain may have been resumed in
+    # part.
     for run in members(folder) or [folder]:
         if (run / "COMPLETED").exists():
             continue
@@ -53,9 +55,9 @@ def jobs_meant_by(after: str) -> list[str]:
                 f"--after must be a job's number or the folder of a submitted run, but is {after!r}"
             )
         jobs.append(str(launches[-1]["job"]))
-    answer = ask_jobs(jobs)
+    states = states_of(jobs)
     for job in jobs:
-        state = answer.states.get(job)
+        state = states.get(job)
         if state is None or state.is_over:
             raise SslScaleError(
                 f"--after {after} must be done or in the queue, but job {job} is "

@@ -16,8 +16,9 @@ from typing import Any
 
 from ssl_scale.errors import SslScaleError
 
+from ..client.command import slurm_environment
 from ..client.owned_process import OwnedProcess, end, with_variable
-from ..client.packages import require_packages, search_path
+from ..client.packages import require_packages
 from .config import LOOPBACK, Layout, node_names, slurm_configuration
 
 MARK = "SSL_LAUNCH_SANDBOX"
@@ -27,6 +28,8 @@ START_S = 30.0
 END_S = 10.0
 LOOK_S = 0.1
 CPUS = 8
+# Runs remember their jobs, so that the jobs of the next sandbox must not have the same numbers.
+FIRST_JOBS = 50_000
 
 
 class SandboxCluster:
@@ -39,21 +42,14 @@ class SandboxCluster:
 
     def __init__(self, folder: Path, environment: Mapping[str, str] = os.environ) -> None:
         self.layout = Layout(folder.absolute())
-        self._path = search_path(environment)
         self._inherited = environment
         self._children: list[subprocess.Popen[bytes]] = []
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables under which Slurm's commands talk to this cluster."""
-        ours = {"PATH": self._path, "SLURM_CONF": str(self.layout.configuration)}
         # Where we run in a job of another Slurm, its variables would decide for this one's.
-        others = {
-            name: value
-            for name, value in self._inherited.items()
-            if not name.startswith(("SLURM_", "SBATCH_", "SRUN_"))
-        }
-        return {**others, **ours}
+        return slurm_environment(self._inherited, self.layout.configuration)
 
     def up(self, nodes: int) -> None:
         """Start it and wait until all nodes take jobs.
@@ -172,7 +168,8 @@ class SandboxCluster:
 
     def _start_all(self, ports: Sequence[int], mark: str) -> None:
         layout, names = self.layout, node_names(len(ports) - 1)
-        text = slurm_configuration(layout, socket.gethostname(), ports, CPUS)
+        first_job = 1 + secrets.randbelow(FIRST_JOBS)
+        text = slurm_configuration(layout, socket.gethostname(), ports, CPUS, first_job)
         layout.configuration.write_text(text)
         munge = [f"--{name}-file={layout.munge / name}" for name in ("key", "seed", "pid")]
         # By force, since the folder is its owner's alone, and munge would have it open to all.

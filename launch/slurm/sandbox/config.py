@@ -75,7 +75,9 @@ def node_names(nodes: int) -> list[str]:
     return [f"n{number}" for number in range(1, nodes + 1)]
 
 
-def slurm_configuration(layout: Layout, host: str, ports: Sequence[int], cpus: int) -> str:
+def slurm_configuration(
+    layout: Layout, host: str, ports: Sequence[int], cpus: int, first_job: int
+) -> str:
     """The text of slurm.conf.
 
     Args:
@@ -83,6 +85,7 @@ def slurm_configuration(layout: Layout, host: str, ports: Sequence[int], cpus: i
         host: this machine's name.
         ports: of the controller, then one of each node.
         cpus: that each node claims to have.
+        first_job: number of the first job.
     """
     controller, *of_nodes = ports
     names = node_names(len(of_nodes))
@@ -95,6 +98,7 @@ def slurm_configuration(layout: Layout, host: str, ports: Sequence[int], cpus: i
 ClusterName=sandbox
 SlurmctldHost={host}({LOOPBACK})
 SlurmctldPort={controller}
+FirstJobId={first_job}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmUser={getpass.getuser()}
 SlurmdUser={getpass.getuser()}

@@ -11,14 +11,17 @@ from ssl_scale.errors import SslScaleError
 
 from ...fit_command import ssl_scale_program
 from ..client.ending import take_back
+from ..client.living import refuse_living
+from ..client.record import content_of, put_back
+from ..client.saying import tell
 from ..groups.dependencies import afterok
 from ..groups.groups import refuse_other_group
-from ..groups.links import PREVIOUS, Link, write_links
+from ..groups.links import NAME, PREVIOUS, Link, write_links
 from ..job.profile import Profile
 from ..job.script import render
 from .forecast import RecipeFault, roles_of
 from .no_secrets import refuse_secrets
-from .submission import Run, Submission, forecast, prepare, submit, tell
+from .submission import Run, Submission, forecast, prepare, submit
 
 Made = Mapping[str, tuple[Submission, str]]
 
@@ -115,10 +118,13 @@ def submit_links(
         after: jobs that the links wait for which wait for no other link.
 
     Raises:
-        SslScaleError: a link cannot be submitted; those before it are cancelled.
+        SslScaleError: one of the runs is in the queue, or a link cannot be submitted; those
+            before it are cancelled.
     """
-    refuse_other_group(folder, [link.name for link in links])
+    refuse_other_group(folder, links)
+    refuse_living([folder / link.name for link in links])
     folder.mkdir(parents=True, exist_ok=True)
+    before = content_of(folder / NAME)
     write_links(folder, links)
     jobs: dict[str, str] = {}
     for link in links:
@@ -127,6 +133,8 @@ def submit_links(
         try:
             jobs[link.name] = submit(submission, script, afterok(waits))
         except BaseException as error:
+            if not jobs:  # a corrected chain may have the folder
+                put_back(folder / NAME, before)
             told = take_back([(folder / name, job) for name, job in jobs.items()])
             if isinstance(error, SslScaleError):
                 raise SslScaleError(f"{link.name}: {error}; {told}") from error

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
+from ..client.command import run_slurm
 from ..client.ending import take_back, will_not_come_back
-from ..client.jobs import JobState, ask_jobs, ask_slurm, run_slurm
+from ..client.jobs import states_of
+from ..client.living import LivingJob, living_jobs, refuse_living
 from ..client.record import read_launches
 from ..client.sbatch import sbatch
 from ..groups.dependencies import afterok, without_dependencies
@@ -31,12 +33,7 @@ def resume_run(folder: Path, waits: Sequence[str] = ()) -> str:
     if (folder / "COMPLETED").exists():
         raise SslScaleError(f"{folder}: must be a run that is not done, but it is completed")
     last = launches[-1]
-    state = ask_slurm(last["job"])
-    if state is not None and not state.is_over:
-        raise SslScaleError(
-            f"job {last['job']} of {folder} must have ended, but is {state.state}; it comes "
-            "back by itself"
-        )
+    refuse_living([folder])
     script = folder / "launch" / Path(last["script"]).name
     if not script.is_file():
         raise SslScaleError(f"{script}: must be the run's script, but is gone; submit it again")
@@ -68,10 +65,10 @@ def resume_links(folder: Path, links: Sequence[Link]) -> list[str]:
         again = any((folder / name, jobs.get(name)) in submitted for name in link.after)
         try:
             if run in known and not again:
-                jobs[link.name] = known[run][0]
+                jobs[link.name] = known[run].job
                 continue
             if run in known:
-                _end_waiting(run, *known[run])
+                _end_waiting(known[run])
             jobs[link.name] = resume_run(run, [jobs[name] for name in link.after if name in jobs])
         except BaseException as error:
             told = take_back(submitted)
@@ -102,30 +99,23 @@ def resume_tasks(folder: Path, sweep: Sweep) -> str:
     return submit_again(folder, sweep, left)
 
 
-def _in_queue(runs: Sequence[Path]) -> Mapping[Path, tuple[str, JobState]]:
-    """Run -> its last job and that job's state, of the runs whose last job is in the queue."""
-    last = {run: str(launches[-1]["job"]) for run in runs if (launches := read_launches(run))}
-    answer = ask_jobs(list(last.values()))
-    if answer.problem:
-        raise SslScaleError(f"Slurm must tell which jobs are in the queue, but: {answer.problem}")
-    return {
-        run: (job, answer.states[job])
-        for run, job in last.items()
-        if job in answer.states and not answer.states[job].is_over
-    }
+def _in_queue(runs: Sequence[Path]) -> Mapping[Path, LivingJob]:
+    """Run -> its last job that is in the queue, of the runs that have one."""
+    return {living.run: living for living in living_jobs(runs)}
 
 
-def _end_waiting(run: Path, job: str, state: JobState) -> None:
+def _end_waiting(living: LivingJob) -> None:
     """End a job that waits for one that is gone, so that it can wait for the new one."""
-    if state.state != "PENDING":
+    run, job = living.run, living.job
+    if living.state.state != "PENDING":
         raise SslScaleError(
-            f"job {job} of {run} must wait for the link before, but is {state.state}; cancel it "
-            f"first: ssl-launch cancel {run}"
+            f"job {job} of {run} must wait for the link before, but is {living.state.state}; "
+            f"cancel it first: ssl-launch cancel {run}"
         )
     will_not_come_back(run, job)
     if run_slurm("scancel", job) is None:
         raise SslScaleError(f"scancel must end job {job}, but failed; try: scancel {job}")
-    if (now := ask_slurm(job)) is not None and not now.is_over:
+    if (now := states_of([job]).get(job)) is not None and not now.is_over:
         raise SslScaleError(f"job {job} of {run} must have ended, but is {now.state}; try again")
 
 

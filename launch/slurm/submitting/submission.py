@@ -1,7 +1,8 @@
 """One run on its way to Slurm: what it is made of, the check before, the script, the hand-over."""
 
 import argparse
-import sys
+import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,37 @@ from typing import Any
 from ssl_scale.errors import SslScaleError
 
 from ...fit_command import fit_arguments, ssl_scale_program
-from ..client.sbatch import options_of_folder, sbatch
+from ..client.saying import tell
+from ..client.sbatch import Refused, options_of_folder, sbatch
 from ..job.profile import Profile
 from ..job.script import Job
 from ..job.timing import seconds_of, stop_before_s
 from .forecast import Forecast, check, plan
 
 BACKOFF_S = 30
-# What a run may not be given by options that are passed on, and what to say in its place.
-_OURS = {"--array": "--sweep", "-a": "--sweep", "--dependency": "--after", "-d": "--after"}
+_SCRIPT = re.compile(r"job-([0-9]+)\.sh")
+_LOGS = "logs lie in the run's folder, say it with --run-folder"
+# What a run may not be given by options that are passed on, and what to do in its place.
+_OURS = {
+    "--array": "say it with --sweep",
+    "--clusters": "submit from a login node of that cluster",
+    "--dependency": "say it with --after",
+    "--error": _LOGS,
+    "--no-requeue": "say it with --max-restarts=0",
+    "--nodes": "say it with --nodes before --",
+    "--ntasks": "say it with --processes-per-node",
+    "--output": _LOGS,
+    "--signal": "say it with --stop-before",
+    "--tasks-per-node": "say it with --processes-per-node",
+    "--test-only": "say it with --dry-run",
+    "--time": "say it with --time before --",
+    "--wait": "watch it with ssl-launch status RUN --watch",
+}
+_SHORT = {
+    "-a": "--array", "-M": "--clusters", "-d": "--dependency", "-e": "--error", "-N": "--nodes",
+    "-n": "--ntasks", "-o": "--output", "-t": "--time", "-W": "--wait",
+}  # fmt: skip
+_FAMILY = "--ntasks-per-"
 SHORTEST = len("--ar")  # sbatch takes beginnings of options for the whole
 
 
@@ -145,11 +168,20 @@ def passed_to_sbatch(words: Sequence[str]) -> list[str]:
                 "arguments for sbatch must be options of one word each, such as "
                 f"--constraint=a100, but one is {word!r}; recipes stand together, before them"
             )
-        name = word.partition("=")[0] if word.startswith("--") else word[:2]
-        for option, ours in _OURS.items():
-            if name == option or (len(name) >= SHORTEST and option.startswith(name)):
-                raise SslScaleError(f"{word} must not be given to sbatch; say it with {ours}")
+        if instead := _instead_of(word):
+            raise SslScaleError(f"{word} must not be given to sbatch; {instead}")
     return passed_on
+
+
+def _instead_of(word: str) -> str:
+    """What to do where an option of sbatch is ours to give; empty if it is not."""
+    if not word.startswith("--"):
+        return _OURS.get(_SHORT.get(word[:2], ""), "")
+    name = word.partition("=")[0]
+    if name.startswith(_FAMILY):
+        return _OURS["--ntasks"]
+    begun = (option for option in _OURS if len(name) >= SHORTEST and option.startswith(name))
+    return next((_OURS[option] for option in begun), "")
 
 
 def forecast(
@@ -200,13 +232,13 @@ def submit(submission: Submission, script: str, waits: Sequence[str]) -> str:
         waits: options of sbatch that say what the job waits for.
 
     Raises:
-        SslScaleError: the folder cannot be written, or sbatch refuses.
+        SslScaleError: the folder cannot be written, sbatch refuses, or the job is not on record.
     """
     folder = submission.run.folder
     path = keep_script(folder, script)
     try:
         return sbatch(folder, path, [*submission.options, *waits], Path.cwd())
-    except SslScaleError:
+    except Refused:
         path.unlink()
         raise
 
@@ -217,11 +249,15 @@ def keep_script(folder: Path, script: str) -> Path:
     Raises:
         SslScaleError: the folder cannot be written.
     """
-    path = next_script(folder)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        (folder / "launch").mkdir(parents=True, exist_ok=True)
         (folder / "logs").mkdir(exist_ok=True)
-        path.write_text(script)
+        path = _new_file(folder)
+        try:
+            path.write_text(script)
+        except BaseException:
+            path.unlink()
+            raise
     except OSError as error:
         raise SslScaleError(
             f"{folder}: must be a folder that can be written, but is not ({error}); mend it, "
@@ -230,12 +266,17 @@ def keep_script(folder: Path, script: str) -> Path:
     return path
 
 
+def _new_file(folder: Path) -> Path:
+    """An empty file for a script, which no other submission at this moment has."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            path = next_script(folder)
+            path.touch(exist_ok=False)
+            return path
+
+
 def next_script(folder: Path) -> Path:
     """Where the script of the next submission will be kept."""
-    number = 1 + len(list((folder / "launch").glob("job-*.sh")))
-    return folder / "launch" / f"job-{number:03d}.sh"
-
-
-def tell(text: str) -> None:
-    """Say something beside the job's number."""
-    print(f"ssl-launch: {text}", file=sys.stderr)
+    names = (path.name for path in (folder / "launch").glob("job-*.sh"))
+    numbers = [int(match[1]) for name in names if (match := _SCRIPT.fullmatch(name))]
+    return folder / "launch" / f"job-{max(numbers, default=0) + 1:03d}.sh"

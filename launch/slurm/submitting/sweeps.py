@@ -11,10 +11,18 @@ from pathlib import Path
 from ssl_scale.errors import SslScaleError
 
 from ...fit_command import ssl_scale_program
-from ..client.record import ARRAYS, add_launch, read_launches
-from ..client.sbatch import Accepted, hand_over, options_of_folder
+from ..client.living import refuse_living
+from ..client.record import ARRAYS, add_launch, content_of, put_back, read_launches
+from ..client.saying import tell
+from ..client.sbatch import (
+    Accepted,
+    Refused,
+    cancelled_unless_recorded,
+    hand_over,
+    options_of_folder,
+)
 from ..groups.groups import refuse_other_group
-from ..groups.sweep import Sweep, write_sweep
+from ..groups.sweep import NAME, Sweep, write_sweep
 from ..job.array_script import render_array
 from ..job.profile import Profile
 from ..job.script import Job, render
@@ -27,7 +35,6 @@ from .submission import (
     must_fit,
     passed_to_sbatch,
     prepare,
-    tell,
 )
 
 
@@ -114,20 +121,31 @@ def submit_tasks(
         waits: options of sbatch that say what the array waits for.
 
     Raises:
-        SslScaleError: a folder cannot be written, or sbatch refuses.
+        SslScaleError: a run is in the queue, a folder cannot be written, sbatch refuses, or the
+            array could not be recorded.
     """
-    refuse_other_group(folder, [task.name for task in sweep.tasks])
+    refuse_other_group(folder, sweep)
+    refuse_living([each.run.folder for each in made])
+    read_launches(folder, ARRAYS)  # what is damaged must be told before anything is queued
     scripts = [keep_script(each.run.folder, render(each.job)) for each in made]
     wrapper = keep_script(folder, render_array(array_job(made), scripts))
+    before = content_of(folder / NAME)
     write_sweep(folder, sweep)
     passed_on = passed_to_sbatch([*profile.sbatch, *arguments.others])
     options = array_options(folder, sweep, range(len(made)), passed_on)
-    accepted = hand_over(wrapper, [*options, *waits], Path.cwd())
-    _record_array(folder, wrapper, options, accepted, Path.cwd())
-    for number, (submission, script) in enumerate(zip(made, scripts, strict=True)):
-        _record_task(
-            submission.run.folder, script, submission.options, accepted, number, Path.cwd()
-        )
+    try:
+        accepted = hand_over(wrapper, [*options, *waits], Path.cwd())
+    except Refused:  # a corrected sweep may have the folder
+        put_back(folder / NAME, before)
+        for path in (wrapper, *scripts):
+            path.unlink()
+        raise
+    with cancelled_unless_recorded(accepted.job):
+        _record_array(folder, wrapper, options, accepted, Path.cwd())
+        for number, (submission, script) in enumerate(zip(made, scripts, strict=True)):
+            _record_task(
+                submission.run.folder, script, submission.options, accepted, number, Path.cwd()
+            )
     return accepted.job
 
 
@@ -147,14 +165,37 @@ def submit_again(folder: Path, sweep: Sweep, numbers: Sequence[int]) -> str:
             raise SslScaleError(f"{needed}: must be there, but is gone; submit the sweep again")
     kept = [word for word in last["options"] if not word.startswith("--array=")]
     options = [*kept, sweep.array(numbers)]
+    runs = {number: folder / sweep.tasks[number].name for number in numbers}
+    again = {number: _script_and_options(run, folder, kept) for number, run in runs.items()}
     accepted = hand_over(wrapper, options, directory)
-    _record_array(folder, wrapper, options, accepted, directory)
-    for number in numbers:
-        run = folder / sweep.tasks[number].name
-        of_task = read_launches(run)[-1]
-        script = run / "launch" / of_task["script"]
-        _record_task(run, script, of_task["options"], accepted, number, directory)
+    with cancelled_unless_recorded(accepted.job):
+        _record_array(folder, wrapper, options, accepted, directory)
+        for number, (script, of_task) in again.items():
+            _record_task(runs[number], script, of_task, accepted, number, directory)
     return accepted.job
+
+
+def _script_and_options(
+    run: Path, folder: Path, of_array: Sequence[str]
+) -> tuple[Path, Sequence[str]]:
+    """With what a task was submitted last.
+
+    Args:
+        run: folder of the task.
+        folder: of the sweep.
+        of_array: the array's options, without the numbers of its tasks.
+
+    Raises:
+        SslScaleError: its record is damaged, or it has no script.
+    """
+    if launches := read_launches(run):
+        return run / "launch" / launches[-1]["script"], launches[-1]["options"]
+    # The disk may have been full when the array was recorded, task after task.
+    scripts = sorted((run / "launch").glob("job-*.sh"))
+    if not scripts:
+        raise SslScaleError(f"{run}: must have a script, but has none; submit the sweep again")
+    passed_on = of_array[len(options_of_folder(folder)) :]
+    return scripts[-1], [*options_of_folder(run), *passed_on]
 
 
 def _record_array(

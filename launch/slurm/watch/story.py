@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from ssl_scale.errors import SslScaleError
 
 from ..client.jobs import Answer, JobState, ask_jobs
 from ..client.record import read_launches
@@ -31,7 +33,7 @@ class Story:
             COMPLETED, STOPPED, DIED (its process is gone without a word), WAITING (it has not
             begun) or UNKNOWN (Slurm does not answer).
         slurm: the job as Slurm sees it; None if it does not know it.
-        problem: why Slurm could not be asked; empty if it could.
+        problem: why Slurm could not be asked, or which record is damaged; empty if neither.
         holder: the process that trains, or did when it was heard of last.
         progress: how far the run is.
         restarts: of the job; without a job, of the run.
@@ -79,10 +81,28 @@ class Story:
 
 def read_stories(folders: Sequence[Path]) -> list[Story]:
     """The stories of runs; Slurm is asked once for all of them."""
-    jobs = {folder: last_job(folder) for folder in folders}
+    jobs: dict[Path, str | None] = {}
+    damaged: dict[Path, str] = {}
+    for folder in folders:
+        try:
+            jobs[folder] = last_job(folder)
+        except (SslScaleError, OSError) as error:  # of one run, which must not hide the others
+            damaged[folder] = str(error)
     answer = ask_jobs([job for job in jobs.values() if job is not None])
     now = time.time()
-    return [tell(folder, jobs[folder], answer, now) for folder in folders]
+    return [
+        _without_job(folder, damaged[folder], now)
+        if folder in damaged
+        else tell(folder, jobs[folder], answer, now)
+        for folder in folders
+    ]
+
+
+def _without_job(folder: Path, problem: str, now: float) -> Story:
+    """The story of a run whose job is not known, though it may have one."""
+    story = tell(folder, None, Answer(), now)
+    known = "UNKNOWN" if story.state in ("STOPPED", "WAITING") else story.state
+    return replace(story, state=known, problem=problem)
 
 
 def last_job(folder: Path) -> str | None:

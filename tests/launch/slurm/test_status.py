@@ -55,7 +55,7 @@ def test_a_run_that_slurm_has_forgotten_is_told_from_its_folder(
     assert "step 2 of 100 (2%), loss 0.5; started 3 times" in told
     assert "last said  two" in told
     assert cli.main(["cancel", str(run_folder)]) == 2
-    assert "unknown to Slurm" in capsys.readouterr().err
+    assert "could not be asked: squeue is not installed here" in capsys.readouterr().err
     assert cli.main(["resume", str(run_folder)]) == 2
     assert list((run_folder / "logs").iterdir()) == [run_folder / "logs/slurm-1.log"]
 
