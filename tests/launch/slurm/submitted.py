@@ -66,7 +66,7 @@ class Submitted:
         found = [process for process in self._processes() if process.name == "slurm_script"]
         return min(found, key=lambda process: process.started)
 
-    def wait_for(self, what: str, is_there: Callable[[], bool], limit_s: float = 120) -> None:
+    def wait_for(self, what: str, is_there: Callable[[], bool], limit_s: float = 240) -> None:
         """Wait; what the job said comes with the failure."""
         deadline = time.monotonic() + limit_s
         while not is_there():
@@ -86,7 +86,7 @@ class Submitted:
     def wait_for_end(self) -> str:
         """Wait until the job has left the queue for good; returns its last state."""
         ends = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
-        self.wait_for("end", lambda: self.state in ends, 200)
+        self.wait_for("end", lambda: self.state in ends, 400)
         return self.state
 
     def must_complete(self) -> None:
