@@ -30,8 +30,9 @@ from .slurm.job.array_script import render_array
 from .slurm.job.profile import Profile, read_profile
 from .slurm.job.script import render
 from .slurm.submitting.chains import prepare_links, submit_links
+from .slurm.submitting.kept_scripts import next_script
 from .slurm.submitting.no_secrets import refuse_secrets
-from .slurm.submitting.submission import Run, forecast, next_script, prepare, submit
+from .slurm.submitting.submission import Run, forecast, prepare, submit
 from .slurm.submitting.sweeps import array_job, array_options, prepare_tasks, submit_tasks
 
 PASSES_ON_AFTER = "recipe"

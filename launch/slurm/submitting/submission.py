@@ -1,8 +1,6 @@
 """One run on its way to Slurm: what it is made of, the check before, the script, the hand-over."""
 
 import argparse
-import contextlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,32 +15,10 @@ from ..job.profile import Profile
 from ..job.script import Job
 from ..job.timing import seconds_of, stop_before_s
 from .forecast import Forecast, check, plan
+from .kept_scripts import keep_script
+from .passed_on import passed_to_sbatch
 
 BACKOFF_S = 30
-_SCRIPT = re.compile(r"job-([0-9]+)\.sh")
-_LOGS = "logs lie in the run's folder, say it with --run-folder"
-# What a run may not be given by options that are passed on, and what to do in its place.
-_OURS = {
-    "--array": "say it with --sweep",
-    "--clusters": "submit from a login node of that cluster",
-    "--dependency": "say it with --after",
-    "--error": _LOGS,
-    "--no-requeue": "say it with --max-restarts=0",
-    "--nodes": "say it with --nodes before --",
-    "--ntasks": "say it with --processes-per-node",
-    "--output": _LOGS,
-    "--signal": "say it with --stop-before",
-    "--tasks-per-node": "say it with --processes-per-node",
-    "--test-only": "say it with --dry-run",
-    "--time": "say it with --time before --",
-    "--wait": "watch it with ssl-launch status RUN --watch",
-}
-_SHORT = {
-    "-a": "--array", "-M": "--clusters", "-d": "--dependency", "-e": "--error", "-N": "--nodes",
-    "-n": "--ntasks", "-o": "--output", "-t": "--time", "-W": "--wait",
-}  # fmt: skip
-_FAMILY = "--ntasks-per-"
-SHORTEST = len("--ar")  # sbatch takes beginnings of options for the whole
 
 
 @dataclass(frozen=True)
@@ -154,36 +130,6 @@ def _times(arguments: argparse.Namespace, profile: Profile, run_folder: Path) ->
     return time, before
 
 
-def passed_to_sbatch(words: Sequence[str]) -> list[str]:
-    """Options of the user's for sbatch.
-
-    Raises:
-        SslScaleError: one is no option, so that sbatch would take it for the script, or one is
-            ours to give.
-    """
-    passed_on = [word for word in words if word != "--"]
-    for word in passed_on:
-        if not word.startswith("-"):
-            raise SslScaleError(
-                "arguments for sbatch must be options of one word each, such as "
-                f"--constraint=a100, but one is {word!r}; recipes stand together, before them"
-            )
-        if instead := _instead_of(word):
-            raise SslScaleError(f"{word} must not be given to sbatch; {instead}")
-    return passed_on
-
-
-def _instead_of(word: str) -> str:
-    """What to do where an option of sbatch is ours to give; empty if it is not."""
-    if not word.startswith("--"):
-        return _OURS.get(_SHORT.get(word[:2], ""), "")
-    name = word.partition("=")[0]
-    if name.startswith(_FAMILY):
-        return _OURS["--ntasks"]
-    begun = (option for option in _OURS if len(name) >= SHORTEST and option.startswith(name))
-    return next((_OURS[option] for option in begun), "")
-
-
 def forecast(
     arguments: argparse.Namespace, submission: Submission, profile: Profile, more: Sequence[str]
 ) -> dict[str, Any]:
@@ -241,42 +187,3 @@ def submit(submission: Submission, script: str, waits: Sequence[str]) -> str:
     except Refused:
         path.unlink()
         raise
-
-
-def keep_script(folder: Path, script: str) -> Path:
-    """Write a script into a folder, beside those of earlier submissions; returns its file.
-
-    Raises:
-        SslScaleError: the folder cannot be written.
-    """
-    try:
-        (folder / "launch").mkdir(parents=True, exist_ok=True)
-        (folder / "logs").mkdir(exist_ok=True)
-        path = _new_file(folder)
-        try:
-            path.write_text(script)
-        except BaseException:
-            path.unlink()
-            raise
-    except OSError as error:
-        raise SslScaleError(
-            f"{folder}: must be a folder that can be written, but is not ({error}); mend it, "
-            "or choose another with --run-folder"
-        ) from error
-    return path
-
-
-def _new_file(folder: Path) -> Path:
-    """An empty file for a script, which no other submission at this moment has."""
-    while True:
-        with contextlib.suppress(FileExistsError):
-            path = next_script(folder)
-            path.touch(exist_ok=False)
-            return path
-
-
-def next_script(folder: Path) -> Path:
-    """Where the script of the next submission will be kept."""
-    names = (path.name for path in (folder / "launch").glob("job-*.sh"))
-    numbers = [int(match[1]) for name in names if (match := _SCRIPT.fullmatch(name))]
-    return folder / "launch" / f"job-{max(numbers, default=0) + 1:03d}.sh"

@@ -27,15 +27,10 @@ from ..job.array_script import render_array
 from ..job.profile import Profile
 from ..job.script import Job, render
 from .forecast import check, plan_variants
+from .kept_scripts import keep_script
 from .no_secrets import refuse_secrets
-from .submission import (
-    Run,
-    Submission,
-    keep_script,
-    must_fit,
-    passed_to_sbatch,
-    prepare,
-)
+from .passed_on import passed_to_sbatch
+from .submission import Run, Submission, must_fit, prepare
 
 
 def prepare_tasks(

@@ -17,7 +17,8 @@ from ssl_scale_launch.slurm.groups.groups import members, refuse_other_group
 from ssl_scale_launch.slurm.groups.links import chain_of, write_links
 from ssl_scale_launch.slurm.groups.sweep import Sweep, Task, write_sweep
 from ssl_scale_launch.slurm.sandbox.config import Layout, slurm_configuration
-from ssl_scale_launch.slurm.submitting.submission import keep_script, passed_to_sbatch
+from ssl_scale_launch.slurm.submitting.kept_scripts import keep_script
+from ssl_scale_launch.slurm.submitting.passed_on import passed_to_sbatch
 
 from ssl_scale.errors import SslScaleError
 from tests.launch.slurm.chained import chain_recipes
