@@ -11,6 +11,8 @@ ANSWERS_S = 60.0
 # How Slurm is found, and who we are to it. All else that is named like Slurm's own variables would
 # silently go before a script's lines or a command's options: it belongs to a job around this shell.
 _OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
+# A site's defaults that no line of our scripts speaks of.
+OF_THE_SITE = ("SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_CONSTRAINT", "SBATCH_WCKEY")
 _DECIDING = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SCANCEL_", "SACCT_", "SINFO_")
 
 
@@ -23,7 +25,7 @@ def slurm_environment(
         environment: of this shell.
         configuration: slurm.conf of the cluster that is meant; the shell's own if None.
     """
-    kept = _OF_THE_CLUSTER if configuration is None else ()
+    kept = (*_OF_THE_CLUSTER, *OF_THE_SITE) if configuration is None else ()
     others = {
         name: value
         for name, value in environment.items()

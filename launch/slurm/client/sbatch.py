@@ -11,11 +11,13 @@ from pathlib import Path
 
 from ssl_scale.errors import SslScaleError
 
-from .command import call_slurm, run_slurm
+from .command import OF_THE_SITE, call_slurm, run_slurm
 from .record import add_launch, read_launches
 from .saying import tell
 
 # A busy controller may take a minute, and what it has taken by then it keeps.
+# What a shell says of these stands in the script, unless an option or the profile says otherwise.
+IN_THE_SCRIPT = ("SBATCH_ACCOUNT", "SBATCH_PARTITION")
 SUBMITS_S = 120.0
 _TOLD = re.compile(r"(?P<job>[0-9]+)(;(?P<cluster>\S+))?")
 
@@ -60,7 +62,9 @@ def hand_over(script: Path, options: Sequence[str], directory: Path) -> Accepted
         SslScaleError: whether Slurm took it is not known.
     """
     command = ("sbatch", "--parsable", *options, str(script))
-    if left_out := sorted(name for name in os.environ if name.startswith("SBATCH_")):
+    known = (*OF_THE_SITE, *IN_THE_SCRIPT)
+    given = sorted(name for name in os.environ if name.startswith("SBATCH_"))
+    if left_out := [name for name in given if name not in known]:
         tell(f"{', '.join(left_out)} would go before the script's own lines, so it is left out")
     look = "look whether it is queued: squeue --me; and cancel it: scancel JOB"
     try:

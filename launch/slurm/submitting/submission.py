@@ -1,6 +1,7 @@
 """One run on its way to Slurm: what it is made of, the check before, the script, the hand-over."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,8 +101,8 @@ def prepare(arguments: argparse.Namespace, run: Run, profile: Profile) -> Submis
         gpu_option=profile.gpu_option,
         time=time,
         stop_before_s=before,
-        partition=arguments.partition or profile.partition,
-        account=arguments.account or profile.account,
+        partition=arguments.partition or profile.partition or os.environ.get("SBATCH_PARTITION"),
+        account=arguments.account or profile.account or os.environ.get("SBATCH_ACCOUNT"),
         cpus_per_task=profile.cpus_per_task,
         modules=profile.modules,
         variables={**profile.environment, **profile.network},

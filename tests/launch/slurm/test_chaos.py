@@ -46,6 +46,8 @@ def job_in(folder: Path, container: Container | None, *words: str) -> Job:
 def test_a_script_made_over_is_the_script_of_the_other_folder(
     container: Container | None, name: str
 ) -> None:
+    if container is not None and ":" in name:
+        pytest.skip("no container mounts it")
     for old, new in (("/runs/first", f"/runs/{name}"), (f"/runs/{name}", "/other/run")):
         before, after = (
             job_in(Path(old), container, *HOSTILE),

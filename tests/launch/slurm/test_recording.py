@@ -186,14 +186,14 @@ def test_a_surrounding_job_decides_nothing_and_the_users_variables_are_inherited
     theirs = {
         "SLURM_CONF": "/x", "SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SBATCH_TIMELIMIT": "1",
         "SRUN_CPUS_PER_TASK": "2", "SCANCEL_STATE": "PENDING", "SQUEUE_USERS": "me",
-        "HF_TOKEN_FILE": "/y",
+        "HF_TOKEN_FILE": "/y", "SBATCH_QOS": "long",
     }  # fmt: skip
     for name, value in theirs.items():
         monkeypatch.setenv(name, value)
     let(bin, "sbatch", f"env >{tmp_path}/variables; echo 41")
     hand_over(tmp_path / "x.sh", [], tmp_path)
     seen = dict(line.split("=", 1) for line in (tmp_path / "variables").read_text().splitlines())
-    assert theirs.keys() & seen.keys() == {"SLURM_CONF", "HF_TOKEN_FILE"}
+    assert theirs.keys() & seen.keys() == {"SLURM_CONF", "HF_TOKEN_FILE", "SBATCH_QOS"}
     assert seen["PATH"].startswith(os.environ["PATH"]) and "/usr/sbin" in seen["PATH"]
     assert "SBATCH_TIMELIMIT would go before the script's own lines" in capsys.readouterr().err
     theirs["SLURM_JWT"] = "x"

@@ -109,6 +109,15 @@ def test_options_go_before_the_profile(tmp_path: Path) -> None:
         prepared(parse("mine.yaml"))
 
 
+def test_a_shells_account_and_queue_hold_where_nothing_else_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SBATCH_ACCOUNT", "ours")
+    monkeypatch.setenv("SBATCH_PARTITION", "slow")
+    job = submission_of("--time=10", "--partition=fast").job
+    assert (job.account, job.partition) == ("ours", "fast")
+
+
 def test_the_profiles_that_come_with_the_package_are_sound() -> None:
     assert read_profile(PROFILES / "plain.yaml").modules
     container = read_profile(PROFILES / "container.yaml").container
