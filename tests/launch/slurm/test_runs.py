@@ -170,7 +170,7 @@ def test_a_cancelled_run_saves_and_stays_away_until_it_is_resumed(
     assert run.wait_for_end() == "CANCELLED"
     told = ask(cluster, "status", str(run.folder))
     assert f"job        {run.job}: CANCELLED" in told
-    assert f"of {STEPS}, loss" in told
+    assert f" of {STEPS} (" in told and ", loss " in told
     assert "started 1 times" in told
     assert "cancelled, so the job is not started again" in told
     done = json.loads((newest(run.folder) / "COMMIT").read_bytes())["state"]["done"]
