@@ -12,17 +12,12 @@ from ssl_scale_launch.slurm.sandbox.cluster import SandboxCluster
 
 from tests.launch.slurm.listening import listening_addresses
 from tests.launch.slurm.submitted import COMMAND, STEPS, Submitted, assert_equal, submit
-from tests.train.tiny import make_recipe, newest
+from tests.train.tiny import newest
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 HOSTILE = 'it\'s $(touch broken) `touch broken`; touch broken & "x" %j #'
 TOKEN = "not-a-well-known-shape-83127"
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_recipe(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
